@@ -1,0 +1,349 @@
+//! What a client and a gateway say to each other on `/rowcast`: JSON text frames.
+//!
+//! ```text
+//! → {"type":"subscribe","id":"a","topics":["sensor_updates"],"since":"k3f9.1041"}
+//! ← {"type":"subscribed","id":"a","route":17,"cursor":"k3f9.1042","resumed":true}
+//! ← {"type":"change","id":"a","cursor":"k3f9.1042","topic":"sensor_updates","data":{…},"at":"…"}
+//! ← {"type":"change","route":17,"cursor":"k3f9.1043",…}
+//! ← {"type":"watermark","cursor":"k3f9.1043","at":"…"}
+//! ← {"type":"reset","id":"a","reason":"history_trimmed","cursor":"k3f9.2000"}
+//! ← {"type":"error","id":"a","code":"unknown_topic","message":"…"}
+//! → {"type":"unsubscribe","id":"a"}    ← {"type":"unsubscribed","id":"a"}
+//! → {"type":"auth","token":"…"}        ← {"type":"authenticated"}
+//! → {"type":"ping"}                    ← {"type":"pong"}
+//! ```
+
+use serde_json::{Map, Value};
+
+use crate::{Change, Cursor, ErrorCode, FeedId, Kind, Micros, ResetReason, Topic, time::rfc3339};
+
+/// Most topics in one subscription.
+pub const MAX_TOPICS: usize = 100;
+/// Longest subscription id in bytes.
+pub const MAX_ID_BYTES: usize = 64;
+/// The shortest interval at which a client may ask for watermarks: 19,000 clients a second would
+/// cost an eighth of a core.
+pub const MIN_WATERMARK_MS: u64 = 5_000;
+
+/// What a client may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientMessage {
+    /// Start a subscription.
+    Subscribe(Subscribe),
+    /// End one.
+    Unsubscribe {
+        /// Its id.
+        id: String,
+    },
+    /// Show a token: the first one, or a fresh one.
+    Auth {
+        /// The token.
+        token: String,
+    },
+    /// Ask for a pong.
+    Ping,
+}
+
+/// A request to subscribe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribe {
+    /// The client's name for it; without one the gateway makes one up.
+    pub id: Option<String>,
+    /// What to subscribe to; at least one.
+    pub topics: Vec<Topic>,
+    /// The last change that the client has.
+    pub since: Option<Cursor>,
+    /// How often the client wants a watermark.
+    pub watermark_ms: Option<u64>,
+}
+
+/// Why a frame is not a [`ClientMessage`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The subscription that it was about, if that could be read.
+    pub id: Option<String>,
+    /// What is wrong.
+    pub code: ErrorCode,
+    /// What is wrong, with the value and what would be right.
+    pub message: String,
+}
+
+/// Keys of `subscribe` that belong to the protocol and are not served yet. They are refused, not
+/// ignored: whoever asks for a filter must not get everything.
+const LATER: [&str; 5] = ["where", "columns", "ops", "snapshot", "conflate"];
+
+impl ClientMessage {
+    /// Reads a text frame.
+    pub fn parse(text: &str) -> Result<Self, Refused> {
+        let value: Value =
+            serde_json::from_str(text).map_err(|e| refused(None, ErrorCode::BadJson, format!("not JSON: {e}")))?;
+        let Value::Object(mut keys) = value else {
+            return Err(refused(None, ErrorCode::BadMessage, "a message is a JSON object with a 'type'".into()));
+        };
+        let id = take_id(&mut keys)?;
+        let bad = |message: String| refused(id.clone(), ErrorCode::BadMessage, message);
+        let kind = match keys.remove("type") {
+            Some(Value::String(kind)) => kind,
+            Some(other) => return Err(bad(format!("'type' is {}; it must be a string", show(&other)))),
+            None => return Err(bad("'type' is missing; it is one of: subscribe, unsubscribe, auth, ping".into())),
+        };
+        let message = match kind.as_str() {
+            "subscribe" => {
+                if let Some(key) = LATER.into_iter().find(|key| keys.contains_key(*key)) {
+                    let message = format!("'{key}' is not served by this gateway; leave it out to get every change");
+                    return Err(refused(id, ErrorCode::Unsupported, message));
+                }
+                Self::Subscribe(Subscribe {
+                    topics: take_topics(&mut keys, &id)?,
+                    since: take_since(&mut keys, &id)?,
+                    watermark_ms: take_watermark(&mut keys, &id)?,
+                    id: id.clone(),
+                })
+            }
+            "unsubscribe" => Self::Unsubscribe {
+                id: id.clone().ok_or_else(|| bad("'id' is missing: the id of the subscription to end".into()))?,
+            },
+            "auth" => match keys.remove("token") {
+                Some(Value::String(token)) => Self::Auth { token },
+                _ => return Err(bad("'token' is missing, or not a string".into())),
+            },
+            "ping" => Self::Ping,
+            other => {
+                return Err(bad(format!(
+                    "'{}' is not a type; it is one of: subscribe, unsubscribe, auth, ping",
+                    shorten(other)
+                )));
+            }
+        };
+        if let Some(key) = keys.keys().next() {
+            let message = format!("'{}' is not a key of '{kind}'", shorten(key));
+            return Err(refused(id, ErrorCode::UnknownKey, message));
+        }
+        Ok(message)
+    }
+}
+
+fn take_id(keys: &mut Map<String, Value>) -> Result<Option<String>, Refused> {
+    match keys.remove("id") {
+        None => Ok(None),
+        Some(Value::String(id)) if !id.is_empty() && id.len() <= MAX_ID_BYTES => Ok(Some(id)),
+        Some(other) => Err(refused(
+            None,
+            ErrorCode::BadMessage,
+            format!("'id' is {}; it must be a string of 1 to {MAX_ID_BYTES} bytes", show(&other)),
+        )),
+    }
+}
+
+fn take_topics(keys: &mut Map<String, Value>, id: &Option<String>) -> Result<Vec<Topic>, Refused> {
+    let bad = |message: String| refused(id.clone(), ErrorCode::BadMessage, message);
+    let names = match (keys.remove("topic"), keys.remove("topics")) {
+        (Some(one), None) => vec![one],
+        (None, Some(Value::Array(many))) => many,
+        (None, Some(other)) => return Err(bad(format!("'topics' is {}; it must be a list of strings", show(&other)))),
+        (Some(_), Some(_)) => return Err(bad("give 'topic' or 'topics', not both".into())),
+        (None, None) => return Err(bad("'topics' is missing: a list of names, or 'topic' with one".into())),
+    };
+    if names.is_empty() || names.len() > MAX_TOPICS {
+        return Err(bad(format!("'topics' has {} names; a subscription takes 1 to {MAX_TOPICS}", names.len())));
+    }
+    let mut topics = Vec::with_capacity(names.len());
+    for name in names {
+        let Value::String(name) = name else {
+            return Err(bad(format!("the topic {} is not a string", show(&name))));
+        };
+        let topic = Topic::new(&name).map_err(|e| refused(id.clone(), ErrorCode::BadTopic, e.to_string()))?;
+        if !topics.contains(&topic) {
+            topics.push(topic);
+        }
+    }
+    topics.sort();
+    Ok(topics)
+}
+
+fn take_since(keys: &mut Map<String, Value>, id: &Option<String>) -> Result<Option<Cursor>, Refused> {
+    match keys.remove("since") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => match text.parse() {
+            Ok(cursor) => Ok(Some(cursor)),
+            Err(e) => Err(refused(id.clone(), ErrorCode::BadCursor, format!("'since': {e}"))),
+        },
+        Some(other) => {
+            Err(refused(id.clone(), ErrorCode::BadCursor, format!("'since' is {}; it must be a string", show(&other))))
+        }
+    }
+}
+
+fn take_watermark(keys: &mut Map<String, Value>, id: &Option<String>) -> Result<Option<u64>, Refused> {
+    let Some(value) = keys.remove("watermark") else { return Ok(None) };
+    match value.get("every_ms").and_then(Value::as_u64) {
+        Some(ms) if ms >= MIN_WATERMARK_MS && value.as_object().is_some_and(|o| o.len() == 1) => Ok(Some(ms)),
+        _ => Err(refused(
+            id.clone(),
+            ErrorCode::BadMessage,
+            format!(
+                "'watermark' is {}; it must be {{\"every_ms\": N}} with N at least {MIN_WATERMARK_MS}",
+                show(&value)
+            ),
+        )),
+    }
+}
+
+fn refused(id: Option<String>, code: ErrorCode, message: String) -> Refused {
+    Refused { id, code, message }
+}
+
+fn show(value: &Value) -> String {
+    shorten(&value.to_string())
+}
+
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(60).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// `subscribed`: changes of this subscription follow.
+pub fn subscribed(id: &str, route: u64, cursor: &Cursor, resumed: bool) -> String {
+    format!(r#"{{"type":"subscribed","id":{},"route":{route},"cursor":"{cursor}","resumed":{resumed}}}"#, json(id))
+}
+
+/// `unsubscribed`: no change of this subscription follows.
+pub fn unsubscribed(id: &str) -> String {
+    format!(r#"{{"type":"unsubscribed","id":{}}}"#, json(id))
+}
+
+/// `reset`: changes between what the client has and `cursor` may be missing; what follows is
+/// complete from `cursor` on.
+pub fn reset(id: &str, reason: ResetReason, cursor: &Cursor) -> String {
+    format!(r#"{{"type":"reset","id":{},"reason":"{reason}","cursor":"{cursor}"}}"#, json(id))
+}
+
+/// `watermark`: the client has every change up to `cursor`, as of `at`.
+pub fn watermark(cursor: &Cursor, at: Micros) -> String {
+    format!(r#"{{"type":"watermark","cursor":"{cursor}","at":"{}"}}"#, rfc3339(at))
+}
+
+/// `error`: a message was refused.
+pub fn error(id: Option<&str>, code: ErrorCode, message: &str) -> String {
+    let id = id.map(|id| format!(r#""id":{},"#, json(id))).unwrap_or_default();
+    format!(r#"{{"type":"error",{id}"code":"{code}","message":{}}}"#, json(message))
+}
+
+/// `authenticated`: the token was accepted.
+pub const AUTHENTICATED: &str = r#"{"type":"authenticated"}"#;
+/// `pong`: the answer to a ping.
+pub const PONG: &str = r#"{"type":"pong"}"#;
+
+/// Whom a `change` is for: everybody on a route, or one subscription that catches up.
+#[derive(Debug, Clone, Copy)]
+pub enum Addressee<'a> {
+    /// All subscriptions of this route.
+    Route(u64),
+    /// The subscription with this id.
+    Subscription(&'a str),
+}
+
+/// `change`, with the payload as the database sent it.
+pub fn change(out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, topic: &Topic, change: &Change) {
+    use std::io::Write;
+    // Writing to a Vec cannot fail; the results are empty.
+    let start = match to {
+        Addressee::Route(route) => write!(out, r#"{{"type":"change","route":{route},"#),
+        Addressee::Subscription(id) => write!(out, r#"{{"type":"change","id":{},"#, json(id)),
+    };
+    let middle = write!(out, r#""cursor":"{feed}.{}","topic":{},"data":"#, change.offset, json(topic.as_str()));
+    match change.kind {
+        Kind::Json => out.extend_from_slice(&change.payload),
+        Kind::Text => out.extend_from_slice(json(&String::from_utf8_lossy(&change.payload)).as_bytes()),
+    }
+    let end = write!(out, r#","at":"{}"}}"#, rfc3339(change.at));
+    debug_assert!(start.is_ok() && middle.is_ok() && end.is_ok());
+}
+
+/// A JSON string.
+pub fn json(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn code(text: &str) -> ErrorCode {
+        ClientMessage::parse(text).unwrap_err().code
+    }
+
+    #[test]
+    fn a_subscribe_needs_only_topics() {
+        let expected = |topics: &[&str]| {
+            ClientMessage::Subscribe(Subscribe {
+                id: None,
+                topics: topics.iter().map(|t| Topic::new(t).unwrap()).collect(),
+                since: None,
+                watermark_ms: None,
+            })
+        };
+        assert_eq!(ClientMessage::parse(r#"{"type":"subscribe","topic":"a"}"#), Ok(expected(&["a"])));
+        assert_eq!(ClientMessage::parse(r#"{"type":"subscribe","topics":["b","a","b"]}"#), Ok(expected(&["a", "b"])));
+    }
+
+    #[test]
+    fn a_full_subscribe_is_read() {
+        let text = r#"{"type":"subscribe","id":"x","topics":["a"],"since":"k3f9.7","watermark":{"every_ms":5000}}"#;
+        let Ok(ClientMessage::Subscribe(subscribe)) = ClientMessage::parse(text) else { panic!("not read") };
+        assert_eq!(subscribe.since.map(|c| c.offset), Some(7));
+        assert_eq!((subscribe.id.as_deref(), subscribe.watermark_ms), (Some("x"), Some(5000)));
+    }
+
+    #[test]
+    fn what_comes_later_is_refused_and_not_ignored() {
+        for key in LATER {
+            let refused = ClientMessage::parse(&format!(r#"{{"type":"subscribe","id":"x","topics":["a"],"{key}":1}}"#))
+                .unwrap_err();
+            assert_eq!((refused.code, refused.id.as_deref()), (ErrorCode::Unsupported, Some("x")));
+            assert!(refused.message.contains(key));
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_its_code() {
+        assert_eq!(code("hello"), ErrorCode::BadJson);
+        assert_eq!(code("[]"), ErrorCode::BadMessage);
+        assert_eq!(code("{}"), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"shout"}"#), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"ping","id":7}"#), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"ping","extra":1}"#), ErrorCode::UnknownKey);
+        assert_eq!(code(r#"{"type":"subscribe"}"#), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"subscribe","topics":[]}"#), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"subscribe","topics":[1]}"#), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"subscribe","topic":""}"#), ErrorCode::BadTopic);
+        assert_eq!(code(r#"{"type":"subscribe","topic":"a","since":"nonsense"}"#), ErrorCode::BadCursor);
+        assert_eq!(code(r#"{"type":"subscribe","topic":"a","watermark":{"every_ms":10}}"#), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"subscribe","topic":"a","wheer":"x"}"#), ErrorCode::UnknownKey);
+        assert_eq!(code(r#"{"type":"unsubscribe"}"#), ErrorCode::BadMessage);
+        assert_eq!(code(r#"{"type":"auth"}"#), ErrorCode::BadMessage);
+    }
+
+    #[test]
+    fn a_change_carries_json_as_it_is_and_text_as_a_string() {
+        let feed: FeedId = "k3f9".parse().unwrap();
+        let write = |kind, payload: &'static str, to| {
+            let mut out = Vec::new();
+            let it = Change { offset: 5, at: 0, kind, payload: Bytes::from_static(payload.as_bytes()) };
+            change(&mut out, to, &feed, &Topic::new("t").unwrap(), &it);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            write(Kind::Json, "{\"a\" : 1}", Addressee::Route(3)),
+            r#"{"type":"change","route":3,"cursor":"k3f9.5","topic":"t","data":{"a" : 1},"at":"1970-01-01T00:00:00.000000Z"}"#
+        );
+        assert_eq!(
+            write(Kind::Text, "say \"hi\"", Addressee::Subscription("x")),
+            r#"{"type":"change","id":"x","cursor":"k3f9.5","topic":"t","data":"say \"hi\"","at":"1970-01-01T00:00:00.000000Z"}"#
+        );
+    }
+}
