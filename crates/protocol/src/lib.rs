@@ -5,6 +5,7 @@
 //! [`Cursor`] is what it keeps to resume, a [`Batch`] is how changes travel, and [`message`] is what
 //! a client and a gateway say to each other. [`config`] is `rowcast.toml`.
 
+pub mod backoff;
 pub mod batch;
 pub mod change;
 pub mod close;
@@ -16,6 +17,7 @@ pub mod source;
 pub mod time;
 pub mod topic;
 
+pub use backoff::Backoff;
 pub use batch::{Batch, BatchError, Batcher, Slice};
 pub use change::{Change, Kind};
 pub use close::{Close, Reconnect};
