@@ -15,6 +15,7 @@
 
 #![warn(missing_docs)]
 
+mod bus;
 mod memory;
 mod position;
 mod publisher;
@@ -22,6 +23,7 @@ mod reader;
 mod redis;
 mod subscription;
 
+pub use bus::Bus;
 pub use memory::MemoryBus;
 pub use position::{Position, Step};
 pub use publisher::{Answer, Publisher, Term};
