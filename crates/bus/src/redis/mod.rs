@@ -1,16 +1,47 @@
 //! The bus over Redis.
+//!
+//! A source's state is a head (a hash) and a history a topic (streams); [`keys`] names them. Two
+//! scripts change them, each in one step: `begin.lua` and `publish.lua`. Commands go through
+//! redis-rs on a [`link`]; subscribers use fred. Either would lose messages silently as it comes;
+//! where that is avoided, a comment says how.
+//!
+//! The head never expires, the histories do. So set `maxmemory-policy` to `noeviction` or to one of
+//! the `volatile-*`: with an `allkeys-*` one the head may go too, which the listener mends, but not
+//! for free. Whatever goes, nobody is told that a history is complete when it is not.
 
-use protocol::{Batch, FeedId, Offset, Source, Topic};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{
-    Answer, BusError, Head, History, Publisher, Reader, Retention, Subscription, Term,
-    subscription::{Inner, Raw},
-};
+use protocol::Source;
+
+use crate::{BusError, Publisher, Reader, Retention, Subscription, subscription::Inner};
+
+mod address;
+mod keys;
+mod link;
+mod publisher;
+mod queue;
+mod reader;
+mod subscriber;
+
+use address::Address;
+use keys::Keys;
+use link::Link;
+use publisher::Scripts;
+
+pub use publisher::RedisPublisher;
+pub use reader::RedisReader;
+pub(crate) use subscriber::RedisSubscription;
+
+/// Until then a connection is up and ready, TLS and AUTH included, or it is given up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Histories are kept ten years at most, so that no sum with a clock overflows.
+const LONGEST_RETENTION_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 
 /// Where Redis is, and what is kept there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RedisSettings {
-    /// `redis://` or `rediss://` URL.
+    /// `redis://`, `rediss://` or `unix://` URL, with password and database number if need be.
     pub url: String,
     /// Prefix of all keys and channels.
     pub namespace: String,
@@ -18,75 +49,74 @@ pub struct RedisSettings {
     pub retention: Retention,
 }
 
+/// Without the URL, which may hold a password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, namespace, retention } = self;
+        f.debug_struct("RedisSettings")
+            .field("namespace", namespace)
+            .field("retention", retention)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The bus over Redis. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RedisBus {
-    settings: RedisSettings,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    address: Address,
+    namespace: String,
+    retention: Retention,
+    scripts: Arc<Scripts>,
 }
 
 impl RedisBus {
     /// Checks the settings; connects to nothing yet.
     pub fn new(settings: RedisSettings) -> Result<Self, BusError> {
-        Ok(Self { settings })
+        let RedisSettings { url, namespace, mut retention } = settings;
+        if namespace.is_empty() || namespace.contains(['{', '}']) {
+            return Err(BusError::Refused(format!("'{namespace}' is no namespace: it is empty or has braces")));
+        }
+        retention.ms = retention.ms.min(LONGEST_RETENTION_MS);
+        let address = Address::parse(&url)?;
+        Ok(Self { shared: Arc::new(Shared { address, namespace, retention, scripts: Arc::new(Scripts::new()) }) })
     }
 
     /// A listener's end. It connects at the first call and again whenever it has to.
     pub fn publisher(&self, source: Source) -> Publisher {
-        Publisher::Redis(RedisPublisher { bus: self.clone(), source })
+        let Shared { address, retention, scripts, .. } = &*self.shared;
+        Publisher::Redis(RedisPublisher {
+            link: Link::new(address.clone(), source, "publisher"),
+            keys: self.keys(source),
+            retention: *retention,
+            scripts: scripts.clone(),
+        })
     }
 
-    /// A gateway's commands.
+    /// A gateway's commands. Clones share a connection, which is made at the first call and again
+    /// whenever it has to.
     pub fn reader(&self, source: Source) -> Reader {
-        Reader::Redis(RedisReader { bus: self.clone(), source })
+        let link = Link::new(self.shared.address.clone(), source, "reader");
+        Reader::Redis(RedisReader { link, keys: self.keys(source) })
     }
 
-    /// A gateway's end of the channel; it connects in a task of its own that ends with it.
+    /// A gateway's end of the channel; it connects in a task of its own that ends with it. To be
+    /// called within a tokio runtime.
     pub fn subscribe(&self, source: Source) -> Subscription {
-        Subscription::new(Inner::Redis(RedisSubscription { bus: self.clone(), source }))
+        let channel = self.keys(source).channel();
+        Subscription::new(Inner::Redis(RedisSubscription::new(self.shared.address.clone(), source, channel)))
+    }
+
+    fn keys(&self, source: Source) -> Keys {
+        Keys::new(&self.shared.namespace, source)
     }
 }
 
-/// See [`Publisher`].
-#[derive(Debug)]
-pub struct RedisPublisher {
-    bus: RedisBus,
-    source: Source,
-}
-
-impl RedisPublisher {
-    pub(crate) async fn begin(&mut self, _term: &Term) -> Result<Answer, BusError> {
-        unimplemented!()
-    }
-    pub(crate) async fn publish(&mut self, _batch: &Batch) -> Result<Answer, BusError> {
-        unimplemented!()
-    }
-}
-
-/// See [`Reader`].
-#[derive(Debug, Clone)]
-pub struct RedisReader {
-    bus: RedisBus,
-    source: Source,
-}
-
-impl RedisReader {
-    pub(crate) async fn head(&self) -> Result<Option<Head>, BusError> {
-        unimplemented!()
-    }
-    pub(crate) async fn history(&self, _feed: &FeedId, _topic: &Topic, _after: Offset) -> Result<History, BusError> {
-        unimplemented!()
-    }
-}
-
-/// See [`Subscription`].
-#[derive(Debug)]
-pub(crate) struct RedisSubscription {
-    bus: RedisBus,
-    source: Source,
-}
-
-impl RedisSubscription {
-    pub(crate) async fn next(&mut self) -> Raw {
-        unimplemented!()
+impl fmt::Debug for RedisBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBus").field("namespace", &self.shared.namespace).finish_non_exhaustive()
     }
 }

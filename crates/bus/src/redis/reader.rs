@@ -1,0 +1,160 @@
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    str::{self, FromStr},
+};
+
+use bytes::Bytes;
+use protocol::{FeedId, Offset, Slice, Topic};
+
+use super::{keys::Keys, link::Link};
+use crate::{BusError, Head, History};
+
+/// Entries read at once. An entry is at most a batch, and a history at most its limit of bytes.
+const PAGE: usize = 64;
+
+/// How often the reading of a history begins anew because the feed changed hands meanwhile.
+const MOST_ATTEMPTS: usize = 5;
+
+/// See [`crate::Reader`].
+#[derive(Debug, Clone)]
+pub struct RedisReader {
+    pub(super) link: Link,
+    pub(super) keys: Keys,
+}
+
+/// What the head says about one topic, with a page of its history, from one moment.
+struct Page {
+    identity: Identity,
+    last: Offset,
+    tail: Offset,
+    entries: Vec<Entry>,
+    is_last: bool,
+}
+
+/// While this stays the same, the entries of a page continue those of the page before.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    feed: FeedId,
+    epoch: u64,
+    base: Offset,
+}
+
+struct Entry {
+    previous: Offset,
+    slice: Slice,
+}
+
+type RawEntry = (String, HashMap<String, Bytes>);
+
+impl RedisReader {
+    pub(crate) async fn head(&self) -> Result<Option<Head>, BusError> {
+        let key = self.keys.head();
+        let fields: HashMap<Bytes, Bytes> =
+            self.link.run(async |redis| redis::cmd("HGETALL").arg(key).query_async(redis).await).await?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let field = |name: &str| fields.get(name.as_bytes());
+        let mut tails = HashMap::new();
+        for (name, value) in &fields {
+            if let Some(topic) = name.strip_prefix(b"t:") {
+                let topic = str::from_utf8(topic).ok().and_then(|t| Topic::new(t).ok());
+                let topic = topic.ok_or_else(|| malformed("t:"))?;
+                tails.insert(topic, text("t:", Some(value))?);
+            }
+        }
+        let catalogue = field("catalogue").ok_or_else(|| malformed("catalogue"))?;
+        Ok(Some(Head {
+            feed: text("feed", field("feed"))?,
+            epoch: text("epoch", field("epoch"))?,
+            base: text("base", field("base"))?,
+            last: text("last", field("last"))?,
+            at: text("at", field("at"))?,
+            catalogue: serde_json::from_slice(catalogue).map_err(|_| malformed("catalogue"))?,
+            tails,
+        }))
+    }
+
+    pub(crate) async fn history(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<History, BusError> {
+        for _ in 0..MOST_ATTEMPTS {
+            if let Some(history) = self.history_once(feed, topic, after).await? {
+                return Ok(history);
+            }
+        }
+        Err(BusError::Unavailable("the feed keeps changing hands".into()))
+    }
+
+    /// `None`: the feed changed hands between two pages.
+    async fn history_once(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<Option<History>, BusError> {
+        let mut known = after;
+        let mut slices = Vec::new();
+        let mut identity = None;
+        loop {
+            let Some(page) = self.page(feed, topic, known).await? else {
+                return Ok(Some(History::NotReady));
+            };
+            if page.identity.feed != *feed {
+                return Ok(Some(History::OtherFeed));
+            }
+            if page.last < known {
+                return Ok(Some(History::NotReady));
+            }
+            if identity.as_ref().is_some_and(|before| *before != page.identity) {
+                return Ok(None);
+            }
+            identity = Some(page.identity);
+            for entry in page.entries {
+                if entry.previous > known {
+                    return Ok(Some(History::Trimmed));
+                }
+                known = entry.slice.last;
+                slices.push(entry.slice);
+            }
+            if page.is_last {
+                return Ok(Some(match page.tail > known {
+                    true => History::Trimmed,
+                    false => History::Complete { through: page.last, slices },
+                }));
+            }
+        }
+    }
+
+    async fn page(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<Option<Page>, BusError> {
+        let mut both = redis::pipe();
+        both.atomic();
+        both.cmd("HMGET").arg(self.keys.head()).arg(&["feed", "epoch", "base", "last"]).arg(format!("t:{topic}"));
+        both.cmd("XRANGE").arg(self.keys.history(feed, topic)).arg(format!("{}-0", after.saturating_add(1)));
+        both.arg("+").arg("COUNT").arg(PAGE);
+        let (head, entries): (Vec<Option<Bytes>>, Vec<RawEntry>) =
+            self.link.run(async |redis| both.query_async(redis).await).await?;
+        let [feed, epoch, base, last, tail] = &head[..] else { return Err(malformed("head")) };
+        if feed.is_none() {
+            return Ok(None);
+        }
+        let base = text("base", base.as_ref())?;
+        let is_last = entries.len() < PAGE;
+        let (tail, entries) = match tail {
+            Some(tail) => (text("t:", Some(tail))?, entries.into_iter().map(entry).collect::<Result<_, _>>()?),
+            // Nothing since the feed began here: the stream, if there is one, is of before.
+            None => (base, Vec::new()),
+        };
+        let identity = Identity { feed: text("feed", feed.as_ref())?, epoch: text("epoch", epoch.as_ref())?, base };
+        Ok(Some(Page { identity, last: text("last", last.as_ref())?, tail, entries, is_last }))
+    }
+}
+
+fn entry((id, mut fields): RawEntry) -> Result<Entry, BusError> {
+    let last = id.strip_suffix("-0").and_then(|n| n.parse().ok()).ok_or_else(|| malformed(&id))?;
+    let previous = text(&id, fields.get("p"))?;
+    let bytes = fields.remove("s").ok_or_else(|| malformed(&id))?;
+    Ok(Entry { previous, slice: Slice { last, bytes } })
+}
+
+fn text<T: FromStr>(name: &str, value: Option<&Bytes>) -> Result<T, BusError> {
+    value.and_then(|v| str::from_utf8(v).ok()).and_then(|v| v.parse().ok()).ok_or_else(|| malformed(name))
+}
+
+fn malformed(what: impl Display) -> BusError {
+    BusError::Malformed(format!("field {what}"))
+}
