@@ -1,0 +1,23 @@
+# One line each; `make` alone lists them.
+.PHONY: help build demo test lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | expand -t 10
+
+build: ## the three programs, into target/release
+	cargo build --release --bins
+
+demo: ## everything on this machine, until Ctrl-C: PostgreSQL, Redis, listener, two gateways, nginx
+	@deploy/demo.sh
+
+test: ## all tests, from nothing
+	deploy/prerequisites.sh test && npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund && cargo build --workspace --bins && cargo test --workspace
+
+lint: ## format, clippy, licences and sources of what we depend on, the files of deploy/
+	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
+
+bench: ## latency and throughput on this machine
+	cargo build --release --bins && target/release/bench
+
+clean: ## what was built, and the demo's data
+	deploy/demo.sh --clean && rm -rf tests/browser/node_modules && cargo clean
