@@ -2,7 +2,8 @@
 // resumes, so that a gateway may die without a change being lost or shown twice.
 
 const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 15_000;
+const LONGEST_DELAY_MS = 5_000;
+const AFTER_REFUSAL_MS = 30_000;
 const WATERMARK_MS = 5_000;
 // Two watermarks missed. A subscription that was refused gets none: then a ping asks.
 const PING_AFTER_MS = 6_000;
@@ -199,7 +200,7 @@ export class Connection {
 
   /** Exponential with full jitter: clients that lost the same gateway do not come back as one. */
   #delay(code, reason) {
-    if (code in CLOSED_FOR_GOOD) return LONGEST_DELAY_MS;
+    if (code in CLOSED_FOR_GOOD) return AFTER_REFUSAL_MS;
     return retryHint(reason) ?? Math.random() * Math.min(FIRST_DELAY_MS * 2 ** this.#attempt, LONGEST_DELAY_MS);
   }
 }

@@ -4,6 +4,9 @@ import { describe } from './systems.js';
 
 const KEPT_ROWS = 200;
 const WAITING_IDS = 100;
+// Thousands of changes a second: drawing all of them in every frame would hold up the reading.
+const MANY_ROWS = 40;
+const PAUSE_MS = 250;
 
 const REASONS = {
   new_feed: 'The listener lost its place in PostgreSQL, and notifications are not kept while nobody listens.',
@@ -24,6 +27,7 @@ export class Panel {
   #received = 0;
   #queue = [];
   #scheduled = false;
+  #drewMany = false;
   #arrivals = new Map(); // id of a stored row → when its change came, for the button's stopwatch
   #awaited = null;
 
@@ -88,19 +92,22 @@ export class Panel {
     if (this.#received > 0) this.#add(() => this.#mark('resumed', gateway ? `Resumed through ${gateway}.` : 'Resumed.', 'Nothing missed.'));
   }
 
-  // Rows are drawn once a frame, and only those that stay: a hidden page or a burst costs nothing.
+  // Rows are drawn once a frame at most, and only those that stay.
   #add(draw) {
     this.#queue.push(draw);
     if (this.#queue.length > KEPT_ROWS) this.#queue.shift();
     if (this.#scheduled) return;
     this.#scheduled = true;
-    requestAnimationFrame(() => this.#flush());
+    setTimeout(() => requestAnimationFrame(() => this.#flush()), this.#drewMany ? PAUSE_MS : 0);
   }
 
   #flush() {
     this.#scheduled = false;
+    this.#drewMany = this.#queue.length > MANY_ROWS;
     const rows = this.#find('.rows');
-    rows.prepend(...this.#queue.splice(0).map((draw) => draw()).reverse());
+    const drawn = this.#queue.splice(0).map((draw) => draw()).reverse();
+    if (!this.#drewMany) drawn.forEach((row) => row.classList.add('fresh'));
+    rows.prepend(...drawn);
     while (rows.childElementCount > KEPT_ROWS) rows.lastElementChild.remove();
     this.#find('.empty').hidden = true;
     this.#count();
@@ -108,7 +115,7 @@ export class Panel {
 
   #count() {
     const state = this.#root.dataset.state;
-    const count = `${this.#received.toLocaleString('en')} received${this.#received > KEPT_ROWS ? `, last ${KEPT_ROWS} shown` : ''}`;
+    const count = `${this.#received.toLocaleString('en')} received${this.#received > KEPT_ROWS ? `, ${KEPT_ROWS} kept` : ''}`;
     if (state === 'live' || state === 'lost') this.#find('.subscription').textContent = count;
     else if (state === 'waiting') this.#find('.subscription').textContent = 'waiting';
   }
@@ -163,11 +170,11 @@ export class Panel {
     }
   }
 
-  /** The row that the button wrote is on the screen: both ends of the way by one clock. */
+  /** The change that the button made is here: both ends of the way by one clock. */
   #arrived() {
     const { id, from } = this.#awaited;
     this.#awaited = null;
-    this.#say('right', `Stored as ${id}. From click to screen: ${milliseconds(this.#arrivals.get(id) - from)}.`);
+    this.#say('right', `Stored as ${id}. Its change was here ${milliseconds(this.#arrivals.get(id) - from)} after the click.`);
   }
 
   #say(how, words) {
