@@ -21,6 +21,7 @@ if redis.acl_check_cmd then
     { 'DEL', stream },
     { 'XADD', stream, '1-0', 'p', '0' },
     { 'XRANGE', stream, '-', '+' },
+    { 'XREVRANGE', stream, '+', '-' },
     { 'XDEL', stream, '1-0' },
     { 'PEXPIRE', stream, '1' },
     { 'TYPE', stream },

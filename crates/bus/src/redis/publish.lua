@@ -50,8 +50,16 @@ for i = 2, #KEYS do
   end
   local known = redis.call('HMGET', head, 't:' .. slice.topic, 'b:' .. slice.topic)
   slice.previous = known[1] or held[3]
-  -- A stream of before this head's begin says nothing about what came between.
+  -- The topic's first slice since the head began: a stream is of before that, and says nothing
+  -- about what came between. Unless it ends after the base: then the head lost the topic's tail.
   slice.stale = kind == 'stream' and not known[1]
+  if slice.stale then
+    local id = (redis.call('XREVRANGE', slice.key, held[4], '-', 'COUNT', 1)[1] or { '0-0' })[1]
+    local tail = string.match(id, '^%d+')
+    if tonumber(tail) > tonumber(held[3]) then
+      slice.previous = tail
+    end
+  end
   slice.kept = #slice.bytes
   if kind == 'stream' and not slice.stale then
     slice.kept = slice.kept + (tonumber(known[2]) or 0)

@@ -132,15 +132,22 @@ impl RedisReader {
         if feed.is_none() {
             return Ok(None);
         }
-        let base = text("base", base.as_ref())?;
-        let is_last = entries.len() < PAGE;
-        let (tail, entries) = match tail {
-            Some(tail) => (text("t:", Some(tail))?, entries.into_iter().map(entry).collect::<Result<_, _>>()?),
-            // Nothing since the feed began here: the stream, if there is one, is of before.
-            None => (base, Vec::new()),
+        let (base, last) = (text("base", base.as_ref())?, text("last", last.as_ref())?);
+        let entries = entries.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+        let (tail, entries, is_last) = match tail {
+            Some(tail) => {
+                let is_last = entries.len() < PAGE;
+                (text("t:", Some(tail))?, entries, is_last)
+            }
+            // Nothing since the feed began here, so the stream, if there is one, is of before.
+            // Unless it has something that the feed has reached: then the head lost the tail.
+            None => {
+                let lost = entries.first().is_some_and(|entry| entry.slice.last <= last);
+                (if lost { Offset::MAX } else { base }, Vec::new(), true)
+            }
         };
         let identity = Identity { feed: text("feed", feed.as_ref())?, epoch: text("epoch", epoch.as_ref())?, base };
-        Ok(Some(Page { identity, last: text("last", last.as_ref())?, tail, entries, is_last }))
+        Ok(Some(Page { identity, last, tail, entries, is_last }))
     }
 }
 

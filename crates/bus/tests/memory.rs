@@ -1,0 +1,23 @@
+//! The promises of the bus, kept by the one in memory.
+
+use bus::{Bus, MemoryBus, Retention};
+
+mod contract;
+
+struct Memory(MemoryBus);
+
+impl contract::Harness for Memory {
+    async fn start(retention: Retention) -> Self {
+        Self(MemoryBus::new(retention))
+    }
+
+    fn bus(&self) -> Bus {
+        Bus::Memory(self.0.clone())
+    }
+
+    async fn clear(&self) {
+        self.0.clear();
+    }
+}
+
+contract!(Memory);
