@@ -91,7 +91,8 @@ install() {
   apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" 9>&-
   local package
   for package in redis-server nginx; do
-    if [[ " $* " == *" $package "* ]] && has systemctl; then systemctl --quiet disable "$package" || true; fi
+    [[ " $* " == *" $package "* ]] || continue
+    if has systemctl; then systemctl --quiet disable "$package"; else update-rc.d "$package" disable; fi
   done
 }
 
@@ -116,7 +117,7 @@ if ((${#missing[@]})); then
     has sudo || die "as root: apt-get install $list"
     sudo=(sudo)
   fi
-  say "${sudo[*]} apt-get update; ${sudo[*]} apt-get install --no-install-recommends $list"
+  say "${sudo[*]:+sudo }apt-get update, then ${sudo[*]:+sudo }apt-get install --no-install-recommends $list"
   say "(services that come along are neither started nor enabled)"
   "${sudo[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update || say "apt-get update failed: going on with the lists that are there"
   "${sudo[@]}" "$PWD/deploy/prerequisites.sh" --install "${packages[@]}"
