@@ -1,0 +1,99 @@
+use std::time::Instant;
+
+use protocol::FeedId;
+
+use crate::metrics::Metrics;
+
+/// A watermark this old makes a leader unready: what clients see is not up to date.
+const STALE_S: f64 = 5.0;
+
+/// How a listener is, for its status server and for systemd.
+#[derive(Debug, Clone)]
+pub(crate) struct Condition {
+    pub(crate) role: Role,
+    /// Why the bus is away, if it is.
+    pub(crate) bus: Option<String>,
+    /// When the last watermark was published, by a leader.
+    pub(crate) marked: Option<Instant>,
+}
+
+/// What a listener is doing.
+#[derive(Debug, Clone)]
+pub(crate) enum Role {
+    /// It has no connection to the database; why.
+    Away(String),
+    /// Another listener is active; this one takes over when that ends.
+    Standby,
+    /// It is the active one; the feed, once clients can see it.
+    Leader(Option<FeedId>),
+}
+
+impl Default for Condition {
+    fn default() -> Self {
+        Self { role: Role::Away("starting".into()), bus: None, marked: None }
+    }
+}
+
+impl Condition {
+    /// Why it is not ready; nothing if it is.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        match &self.role {
+            Role::Away(why) => reasons.push(format!("PostgreSQL: {why}")),
+            Role::Standby => {}
+            Role::Leader(feed) => {
+                reasons.extend(self.bus.iter().map(|why| format!("bus: {why}")));
+                if feed.is_none() {
+                    reasons.push("the feed has not begun yet".into());
+                } else if self.mark_age() > STALE_S {
+                    reasons.push(format!("the last watermark is {:.0} s old", self.mark_age()));
+                }
+            }
+        }
+        reasons
+    }
+
+    /// One line for people.
+    pub(crate) fn line(&self) -> String {
+        let role = match &self.role {
+            Role::Away(_) => "not connected".to_owned(),
+            Role::Standby => "standing by".to_owned(),
+            Role::Leader(Some(feed)) => format!("active, feed {feed}"),
+            Role::Leader(None) => "active, no feed yet".to_owned(),
+        };
+        match self.reasons()[..] {
+            [] => role,
+            ref reasons => format!("{role}: {}", reasons.join("; ")),
+        }
+    }
+
+    /// Writes what it knows into the gauges.
+    pub(crate) fn measure(&self, metrics: &Metrics) {
+        metrics.leader.set(i64::from(matches!(self.role, Role::Leader(_))));
+        metrics.watermark_age.set(self.mark_age());
+    }
+
+    // Before the first watermark there is no age.
+    fn mark_age(&self) -> f64 {
+        self.marked.map_or(f64::NAN, |at| at.elapsed().as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_is_ready_and_a_leader_needs_both_sides() {
+        let mut condition = Condition::default();
+        assert!(condition.reasons()[0].starts_with("PostgreSQL"));
+        condition.role = Role::Standby;
+        condition.bus = Some("away".into());
+        assert!(condition.reasons().is_empty());
+        condition.role = Role::Leader(None);
+        assert_eq!(condition.reasons(), ["bus: away", "the feed has not begun yet"]);
+        condition.role = Role::Leader(Some(FeedId::random()));
+        condition.bus = None;
+        assert!(condition.reasons().is_empty());
+    }
+}

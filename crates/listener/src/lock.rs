@@ -1,0 +1,39 @@
+//! The leader's lock: a session advisory lock, so it ends with the session that holds it.
+
+/// Of all listeners on one database with one namespace, the one that holds this is active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeaderLock {
+    key: i64,
+}
+
+impl LeaderLock {
+    /// The key is the FNV-1a hash of the namespace, 64 bits: the same in every version.
+    pub(crate) fn of(namespace: &str) -> Self {
+        let hash = "rowcast:leader:"
+            .bytes()
+            .chain(namespace.bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        Self { key: hash.cast_signed() }
+    }
+
+    /// Takes it if it is free; never waits.
+    pub(crate) fn try_sql(self) -> String {
+        format!("select pg_catalog.pg_try_advisory_lock({})", self.key)
+    }
+
+    /// Whether this session holds it.
+    pub(crate) fn held_sql(self) -> String {
+        let (high, low) = (self.key.cast_unsigned() >> 32, self.key.cast_unsigned() & 0xffff_ffff);
+        format!(
+            "select exists (select from pg_catalog.pg_locks where locktype = 'advisory' and granted \
+             and classid = '{high}'::oid and objid = '{low}'::oid and objsubid = 1 \
+             and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) \
+             and pid = pg_catalog.pg_backend_pid())"
+        )
+    }
+
+    /// Gives it back, for a standby that waits.
+    pub(crate) fn release_sql(self) -> String {
+        format!("select pg_catalog.pg_advisory_unlock({})", self.key)
+    }
+}
