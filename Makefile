@@ -1,4 +1,5 @@
 # One line each; `make` alone lists them.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 .PHONY: help build demo test lint bench clean
 
 help: ## this list

@@ -222,7 +222,6 @@ start_all() {
   if [[ $limit == unlimited ]] || ((limit > 65536)); then limit=65536; fi
   ulimit -Sn "$limit"
 
-  say "starting PostgreSQL, Redis, the listener, two gateways and nginx, all on loopback; data and logs in $data"
   start_postgres
   start_redis
   start listener
@@ -282,6 +281,8 @@ if [[ $mode == --clean ]]; then
   exit
 fi
 
+say "a private PostgreSQL and Redis, the listener, two gateways and nginx, on loopback only, until Ctrl-C"
+say "data and logs are in $data"
 deploy/prerequisites.sh demo
 pg=$(postgres_bin)
 cluster=$data/postgres-$("$pg/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
@@ -293,6 +294,7 @@ trap stop_all EXIT
 trap 'leave=0' INT
 trap 'leave=143' TERM
 trap 'leave=129' HUP
+say "starting"
 start_all
 if [[ $mode == --check ]]; then
   check
