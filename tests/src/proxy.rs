@@ -28,6 +28,7 @@ enum Mode {
 #[derive(Debug, Clone, Copy)]
 struct State {
     mode: Mode,
+    target: u16,
     /// How often all connections were cut.
     cuts: u64,
 }
@@ -37,8 +38,8 @@ impl Proxy {
     pub async fn to(target: u16) -> anyhow::Result<Self> {
         let port = Port::take()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).await?;
-        let (state, watched) = watch::channel(State { mode: Mode::Forward, cuts: 0 });
-        let accepting = tokio::spawn(accept(listener, port.number(), target, watched));
+        let (state, watched) = watch::channel(State { mode: Mode::Forward, target, cuts: 0 });
+        let accepting = tokio::spawn(accept(listener, port.number(), watched));
         Ok(Self { port, state, accepting })
     }
 
@@ -66,7 +67,12 @@ impl Proxy {
 
     /// Closes all connections, and refuses new ones.
     pub fn refuse(&self) {
-        self.state.send_modify(|state| *state = State { mode: Mode::Refuse, cuts: state.cuts + 1 });
+        self.state.send_modify(|state| *state = State { mode: Mode::Refuse, cuts: state.cuts + 1, ..*state });
+    }
+
+    /// Closes all connections; new ones go to another port of 127.0.0.1, as after a failover.
+    pub fn switch_to(&self, target: u16) {
+        self.state.send_modify(|state| *state = State { target, cuts: state.cuts + 1, ..*state });
     }
 }
 
@@ -76,7 +82,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, target: u16, mut state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, port: u16, mut state: watch::Receiver<State>) {
     let mut listener = Some(listener);
     loop {
         if state.borrow_and_update().mode == Mode::Refuse {
@@ -96,7 +102,7 @@ async fn accept(listener: TcpListener, port: u16, target: u16, mut state: watch:
         tokio::select! {
             accepted = open.accept() => {
                 if let Ok((client, _)) = accepted {
-                    tokio::spawn(carry(client, target, state.clone()));
+                    tokio::spawn(carry(client, state.clone()));
                 }
             }
             changed = state.changed() => if changed.is_err() { return },
@@ -105,8 +111,8 @@ async fn accept(listener: TcpListener, port: u16, target: u16, mut state: watch:
 }
 
 /// One connection, until it ends or is cut.
-async fn carry(mut client: TcpStream, target: u16, mut state: watch::Receiver<State>) {
-    let cuts = state.borrow_and_update().cuts;
+async fn carry(mut client: TcpStream, mut state: watch::Receiver<State>) {
+    let State { target, cuts, .. } = *state.borrow_and_update();
     let mut cut = state.clone();
     let cut = async move {
         // An error says that the proxy is gone.

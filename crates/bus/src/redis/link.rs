@@ -1,8 +1,8 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,19 +30,41 @@ struct Shared {
     address: Address,
     source: Source,
     user: &'static str,
-    /// One attempt at a connection: all that need one wait for it together, and share its result.
     attempt: Mutex<Arc<Attempt>>,
+    losses: Losses,
     /// Whether the log says that the connection is lost.
     lost: AtomicBool,
 }
 
-type Attempt = OnceCell<Result<MultiplexedConnection, BusError>>;
+/// One attempt at a connection: all that need one wait for it together, and share its result.
+#[derive(Default)]
+struct Attempt {
+    connected: OnceCell<Result<MultiplexedConnection, BusError>>,
+    /// The count of [`Losses`] when it was made.
+    losses: u64,
+}
+
+/// How often this process has seen a connection to this Redis die. A connection from before the
+/// last time is not trusted: it may be half-open as well, and would cost a timeout just when a gap
+/// is to be repaired.
+#[derive(Clone, Default)]
+pub(super) struct Losses(Arc<AtomicU64>);
+
+impl Losses {
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl Link {
     /// `user` is who has it, for the log.
-    pub(super) fn new(address: Address, source: Source, user: &'static str) -> Self {
+    pub(super) fn new(address: Address, losses: Losses, source: Source, user: &'static str) -> Self {
         let (attempt, lost) = (Mutex::default(), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { address, source, user, attempt, lost }) }
+        Self { shared: Arc::new(Shared { address, source, user, attempt, losses, lost }) }
     }
 
     /// Runs commands on the connection.
@@ -51,7 +73,7 @@ impl Link {
         commands: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, BusError> {
         let attempt = self.attempt();
-        let connected = attempt.get_or_init(|| self.connect()).await;
+        let connected = attempt.connected.get_or_init(|| self.connect()).await;
         let mut connection = match connected {
             Ok(connection) => connection.clone(),
             Err(error) => {
@@ -82,21 +104,30 @@ impl Link {
     }
 
     fn attempt(&self) -> Arc<Attempt> {
-        self.shared.attempt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let losses = self.shared.losses.count();
+        let mut current = self.current();
+        if current.losses != losses {
+            *current = Arc::new(Attempt { losses, ..Attempt::default() });
+        }
+        current.clone()
     }
 
     /// The next call makes a new attempt, unless somebody else has done so already.
     fn forget(&self, attempt: &Arc<Attempt>, why: &BusError) {
         {
-            let mut current = self.shared.attempt.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = self.current();
             if !Arc::ptr_eq(&current, attempt) {
                 return;
             }
-            *current = Arc::default();
+            *current = Arc::new(Attempt { losses: attempt.losses, ..Attempt::default() });
         }
         if !self.shared.lost.swap(true, Ordering::Relaxed) {
             tracing::warn!(source = %self.shared.source, user = self.shared.user, %why, "Redis is lost");
         }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Arc<Attempt>> {
+        self.shared.attempt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, BusError> {

@@ -25,7 +25,7 @@ mod subscriber;
 
 use address::Address;
 use keys::Keys;
-use link::Link;
+use link::{Link, Losses};
 use publisher::Scripts;
 
 pub use publisher::RedisPublisher;
@@ -68,6 +68,7 @@ pub struct RedisBus {
 
 struct Shared {
     address: Address,
+    losses: Losses,
     namespace: String,
     retention: Retention,
     scripts: Arc<Scripts>,
@@ -82,14 +83,22 @@ impl RedisBus {
         }
         retention.ms = retention.ms.min(LONGEST_RETENTION_MS);
         let address = Address::parse(&url)?;
-        Ok(Self { shared: Arc::new(Shared { address, namespace, retention, scripts: Arc::new(Scripts::new()) }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                address,
+                losses: Losses::default(),
+                namespace,
+                retention,
+                scripts: Arc::new(Scripts::new()),
+            }),
+        })
     }
 
     /// A listener's end. It connects at the first call and again whenever it has to.
     pub fn publisher(&self, source: Source) -> Publisher {
-        let Shared { address, retention, scripts, .. } = &*self.shared;
+        let Shared { address, losses, retention, scripts, .. } = &*self.shared;
         Publisher::Redis(RedisPublisher {
-            link: Link::new(address.clone(), source, "publisher"),
+            link: Link::new(address.clone(), losses.clone(), source, "publisher"),
             keys: self.keys(source),
             retention: *retention,
             scripts: scripts.clone(),
@@ -99,15 +108,18 @@ impl RedisBus {
     /// A gateway's commands. Clones share a connection, which is made at the first call and again
     /// whenever it has to.
     pub fn reader(&self, source: Source) -> Reader {
-        let link = Link::new(self.shared.address.clone(), source, "reader");
+        let Shared { address, losses, .. } = &*self.shared;
+        let link = Link::new(address.clone(), losses.clone(), source, "reader");
         Reader::Redis(RedisReader { link, keys: self.keys(source) })
     }
 
     /// A gateway's end of the channel; it connects in a task of its own that ends with it. To be
     /// called within a tokio runtime.
     pub fn subscribe(&self, source: Source) -> Subscription {
+        let Shared { address, losses, .. } = &*self.shared;
         let channel = self.keys(source).channel();
-        Subscription::new(Inner::Redis(RedisSubscription::new(self.shared.address.clone(), source, channel)))
+        let subscription = RedisSubscription::new(address.clone(), losses.clone(), source, channel);
+        Subscription::new(Inner::Redis(subscription))
     }
 
     fn keys(&self, source: Source) -> Keys {

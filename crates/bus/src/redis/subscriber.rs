@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     CONNECT_TIMEOUT,
     address::Address,
+    link::Losses,
     queue::{Item, Queue},
 };
 use crate::subscription::Raw;
@@ -45,9 +46,9 @@ pub(crate) struct RedisSubscription {
 }
 
 impl RedisSubscription {
-    pub(super) fn new(address: Address, source: Source, channel: String) -> Self {
+    pub(super) fn new(address: Address, losses: Losses, source: Source, channel: String) -> Self {
         let queue = Arc::new(Queue::default());
-        let supervisor = Supervisor { address, source, channel, queue: queue.clone() };
+        let supervisor = Supervisor { address, losses, source, channel, queue: queue.clone() };
         Self { queue, _supervisor: AbortOnDrop(tokio::spawn(supervisor.run())) }
     }
 
@@ -74,6 +75,7 @@ impl RedisSubscription {
 /// confirmed, a gap is told.
 struct Supervisor {
     address: Address,
+    losses: Losses,
     source: Source,
     channel: String,
     queue: Arc<Queue>,
@@ -97,6 +99,7 @@ impl Supervisor {
             };
             if !std::mem::replace(&mut lost, true) {
                 tracing::warn!(source = %self.source, %why, "the subscription to Redis is lost");
+                self.losses.add();
                 self.queue.lost();
             }
             if began.elapsed() > GOOD_AFTER {
