@@ -190,7 +190,7 @@ build() {
     return
   fi
   say "building (a few minutes the first time)"
-  cargo build --release -p listener -p gateway -p cli --bins
+  cargo build --release -p listener -p gateway -p rowcast --bins
   bin=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
 }
 
