@@ -1,1 +1,191 @@
-//! Not written yet.
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::ports::Port;
+
+/// How long a process may take until it is ready, or has ended.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One of our binaries, as users run it. It has a folder of its own, so it finds no rowcast.toml,
+/// and no environment but RUST_LOG. Its log goes to a file, which is printed if the test fails. It
+/// dies with the handle.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    folder: TempDir,
+    address: Option<SocketAddr>,
+    /// Kept from other tests.
+    port_lock: Option<Port>,
+}
+
+impl Process {
+    /// Starts a binary.
+    pub fn start(name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(name, arguments, &[])
+    }
+
+    /// Starts a binary with environment variables.
+    pub fn start_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("rowcast-run-").tempdir()?;
+        let log = fs::File::create(folder.path().join("log"))?;
+        let mut command = Command::new(binary(name)?);
+        command.args(arguments).env_clear().current_dir(folder.path());
+        command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()));
+        command.envs(environment.iter().copied());
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        Ok(Self { name: name.into(), child, folder, address: None, port_lock: None })
+    }
+
+    /// Starts a listener on a free status port; see [`Process::address`]. It may not be ready yet.
+    pub fn listener(database_url: &str, redis_url: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::on_aport_lock("listener", "--status-bind", database_url, redis_url, arguments)
+    }
+
+    /// Starts a gateway on a free port; see [`Process::address`]. It may not be ready yet.
+    pub fn gateway(database_url: &str, redis_url: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::on_aport_lock("gateway", "--bind", database_url, redis_url, arguments)
+    }
+
+    fn on_aport_lock(name: &str, flag: &str, database: &str, redis: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        let port = Port::take()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
+        let bind = address.to_string();
+        let all = [&["--database-url", database, "--redis-url", redis, flag, &bind], arguments].concat();
+        let mut process = Self::start(name, &all)?;
+        process.address = Some(address);
+        process.port_lock = Some(port);
+        Ok(process)
+    }
+
+    /// Where it serves HTTP.
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("only listeners and gateways have an address")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// `GET path`: status and body.
+    pub async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let (address, path) = (self.address(), path.to_owned());
+        tokio::task::spawn_blocking(move || get(address, &path)).await?
+    }
+
+    /// A value of `/metrics`; the name may have labels: `changes_total`, `feeds_total{reason="overflow"}`.
+    /// What was never counted is 0.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let name = format!("rowcast_{}_{name}", self.name);
+        let (_, text) = self.get("/metrics").await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&*name)?.strip_prefix(' '));
+        line.map_or(Ok(0.0), |value| value.trim().parse().context("a number"))
+    }
+
+    /// Waits until `/readyz` says 200.
+    pub async fn ready(mut self) -> anyhow::Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get("/readyz").await;
+            if let Ok((200, _)) = answer {
+                return Ok(self);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended with {status}:\n{}", self.name, self.log());
+            }
+            ensure!(Instant::now() < deadline, "{} is not ready: {answer:?}\n{}", self.name, self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until it has ended; its exit code (`None`: by a signal).
+    pub async fn ended(&mut self) -> anyhow::Result<Option<i32>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            ensure!(Instant::now() < deadline, "{} does not end:\n{}", self.name, self.log());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Asks it to end, and waits; its exit code.
+    pub async fn term(&mut self) -> anyhow::Result<Option<i32>> {
+        self.signal("TERM")?;
+        self.ended().await
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill9(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Stops it, which leaves its sockets open and silent.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Undoes [`Process::pause`].
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal("CONT")
+    }
+
+    /// Sends it a signal, by name.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status()?;
+        ensure!(sent.success(), "no signal {name} to {}", self.name);
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.kill9());
+        if std::thread::panicking() {
+            // Not eprintln, which the house lints keep out of libraries.
+            let text = format!("--- log of {} ({})\n{}---\n", self.name, self.pid(), self.log());
+            drop(std::io::stderr().write_all(text.as_bytes()));
+        }
+    }
+}
+
+/// Next to the test's own executable, which is in `target/<profile>/deps`.
+fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let path = this.parent().and_then(|deps| deps.parent()).context("no target folder")?.join(name);
+    ensure!(path.exists(), "{} is not there: build it first (cargo build -p {name})", path.display());
+    Ok(path)
+}
+
+/// One request on a connection of its own.
+pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let limit = Duration::from_secs(2);
+    let mut socket = TcpStream::connect_timeout(&address, limit)?;
+    socket.set_read_timeout(Some(limit))?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
+    Ok((status, body.to_owned()))
+}
