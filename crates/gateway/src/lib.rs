@@ -1,1 +1,30 @@
-//! gateway
+//! The gateway: subscribes to the bus and serves WebSocket clients.
+//!
+//! Data flows one way: bus → [`feed`] → [`hub`] → socket. A [`feed`] turns what the bus delivers
+//! into one gapless sequence; a [`shard`] is a thread with its own connections; its [`hub`] knows
+//! which of them wants what; a [`session`] is the life of one connection; [`ws`] is the framing.
+//! [`http`] is the front door, [`access`] decides who comes in, [`ingest`] writes rows.
+
+#![warn(missing_docs)]
+
+pub mod access;
+pub mod encode;
+pub mod feed;
+mod gateway;
+pub mod historian;
+pub mod http;
+pub mod hub;
+pub mod ingest;
+pub mod limits;
+pub mod metrics;
+mod outbox;
+pub mod ready;
+mod recent;
+pub mod session;
+pub mod settings;
+pub mod shard;
+mod web;
+pub mod ws;
+
+pub use gateway::Gateway;
+pub use settings::Settings;

@@ -92,7 +92,7 @@ impl Batch {
 
     /// Reads the wire form. Slices share its memory and are not looked into.
     pub fn decode(mut wire: Bytes) -> Result<Self, BatchError> {
-        if wire.len() < MAGIC.len() || wire.split_to(MAGIC.len()) != &MAGIC[..] {
+        if wire.len() < MAGIC.len() || wire.split_to(MAGIC.len()) != MAGIC[..] {
             return Err(BatchError::NotABatch);
         }
         let feed = take_short(&mut wire)?.parse().map_err(|_| BatchError::Malformed("feed"))?;
@@ -132,6 +132,12 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// Offset of the first change in it.
+    pub fn first(&self) -> Result<Offset, BatchError> {
+        let offset = self.bytes.first_chunk::<8>().ok_or(BatchError::Truncated)?;
+        Ok(Offset::from_le_bytes(*offset))
+    }
+
     /// The changes after `after`, in order; payloads share the slice's memory.
     pub fn changes_after(&self, after: Offset) -> Result<Vec<Change>, BatchError> {
         let mut rest = self.bytes.clone();
@@ -204,12 +210,7 @@ impl Batcher {
         }
         if let Some((last, slice)) = self.slices.get_mut(topic) {
             *last = offset;
-            slice.reserve(CHANGE_HEAD_BYTES + payload.len());
-            slice.put_u64_le(offset);
-            slice.put_i64_le(at);
-            slice.put_u8(kind.to_byte());
-            slice.put_u32_le(payload.len() as u32);
-            slice.put_slice(payload);
+            put_change(slice, offset, at, kind, payload);
         }
         self.bytes += CHANGE_HEAD_BYTES + payload.len();
         self.next += 1;
@@ -255,6 +256,15 @@ pub enum BatchError {
     Malformed(&'static str),
 }
 
+pub(crate) fn put_change(out: &mut BytesMut, offset: Offset, at: Micros, kind: Kind, payload: &[u8]) {
+    out.reserve(CHANGE_HEAD_BYTES + payload.len());
+    out.put_u64_le(offset);
+    out.put_i64_le(at);
+    out.put_u8(kind.to_byte());
+    out.put_u32_le(payload.len() as u32);
+    out.put_slice(payload);
+}
+
 fn put_short(out: &mut BytesMut, text: &str) {
     // Feed ids have at most 16 bytes, topics at most 127.
     out.put_u8(text.len() as u8);
@@ -293,7 +303,11 @@ mod tests {
             batch.slice(name).unwrap().changes_after(0).unwrap().iter().map(|c| c.offset).collect()
         };
         assert_eq!((offsets("a"), offsets("b")), (vec![41, 43], vec![42]));
-        assert_eq!(batch.slice("a").unwrap().changes_after(41).unwrap().len(), 1);
+        assert_eq!(batch.slice("a").unwrap().first(), Ok(41));
+        let after = batch.slice("a").unwrap().changes_after(41).unwrap();
+        let mut again = BytesMut::new();
+        after[0].encode(&mut again);
+        assert_eq!((after.len(), &batch.slice("a").unwrap().bytes[again.len()..]), (1, &again[..]));
         let empty = batcher.take(10);
         assert!(empty.is_watermark());
         assert_eq!((empty.first, empty.last), (44, 43));

@@ -52,6 +52,13 @@ pub struct Change {
     pub payload: Bytes,
 }
 
+impl Change {
+    /// Appends its wire form, as it lies in a slice.
+    pub fn encode(&self, out: &mut bytes::BytesMut) {
+        crate::batch::put_change(out, self.offset, self.at, self.kind, &self.payload);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,8 +28,8 @@ pub enum Close {
     TooBig,
     /// The gateway is leaving.
     Restart,
-    /// The client read too slowly on an endpoint that has no `reset`, or changes may have been
-    /// missed there.
+    /// The client read too slowly: its socket took nothing for too long, or it is on a plain
+    /// endpoint, where no `reset` can be told, and what it has not read is no longer kept.
     TryAgainLater,
     /// No token came in time, or the token has expired.
     Unauthorized,

@@ -1,8 +1,9 @@
 //! What a client and a gateway say to each other on `/rowcast`: JSON text frames.
 //!
 //! ```text
+//! ← {"type":"hello","gateway":"gateway-1","version":"0.1.0"}
 //! → {"type":"subscribe","id":"a","topics":["sensor_updates"],"since":"k3f9.1041"}
-//! ← {"type":"subscribed","id":"a","route":17,"cursor":"k3f9.1042","resumed":true}
+//! ← {"type":"subscribed","id":"a","route":17,"cursor":"k3f9.1041","resumed":true}
 //! ← {"type":"change","id":"a","cursor":"k3f9.1042","topic":"sensor_updates","data":{…},"at":"…"}
 //! ← {"type":"change","route":17,"cursor":"k3f9.1043",…}
 //! ← {"type":"watermark","cursor":"k3f9.1043","at":"…"}
@@ -205,7 +206,13 @@ fn shorten(text: &str) -> String {
     short
 }
 
-/// `subscribed`: changes of this subscription follow.
+/// `hello`: the first frame of every connection; which gateway this is.
+pub fn hello(gateway: &str, version: &str) -> String {
+    format!(r#"{{"type":"hello","gateway":{},"version":{}}}"#, json(gateway), json(version))
+}
+
+/// `subscribed`: changes of this subscription follow. `cursor` is where they begin: the `since` of
+/// one that resumes, so that it is always safe to keep.
 pub fn subscribed(id: &str, route: u64, cursor: &Cursor, resumed: bool) -> String {
     format!(r#"{{"type":"subscribed","id":{},"route":{route},"cursor":"{cursor}","resumed":{resumed}}}"#, json(id))
 }

@@ -1,0 +1,127 @@
+//! Reads histories for all shards: one task, so that a crowd that resumes from the same place
+//! costs one read and not one each, and Redis sees a bounded number of them at a time.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bus::{Bus, History, Reader};
+use protocol::{Change, FeedId, Offset, Source, Topic};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+/// Reads that are under way at a time.
+const READS: usize = 8;
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Which source.
+    pub source: Source,
+    /// Its feed.
+    pub feed: FeedId,
+    /// The topics, sorted.
+    pub topics: Vec<Topic>,
+    /// The last change that the reader has.
+    pub after: Offset,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub enum Stretch {
+    /// All changes of the topics in `after+1 ..= through`, in order.
+    Complete {
+        /// How far it goes.
+        through: Offset,
+        /// The changes.
+        changes: Arc<Vec<(Topic, Change)>>,
+    },
+    /// Some are no longer kept.
+    Trimmed,
+    /// The bus is away, or being refilled. Ask again.
+    NotReady,
+    /// Another feed has begun.
+    OtherFeed,
+}
+
+type Asked = (Request, oneshot::Sender<Stretch>);
+
+/// Where to ask. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Historian {
+    asked: mpsc::Sender<Asked>,
+}
+
+impl Historian {
+    /// Starts the task; it ends when nobody can ask any more.
+    pub fn start(bus: &Bus) -> Self {
+        let readers = Source::ALL.into_iter().map(|source| (source, bus.reader(source))).collect();
+        let (asked, inbox) = mpsc::channel(1024);
+        tokio::spawn(answer(readers, inbox));
+        Self { asked }
+    }
+
+    /// Reads, or shares a read of the same stretch that has not begun yet.
+    pub async fn read(&self, request: Request) -> Stretch {
+        let (answer, answered) = oneshot::channel();
+        if self.asked.send((request, answer)).await.is_err() {
+            return Stretch::NotReady;
+        }
+        answered.await.unwrap_or(Stretch::NotReady)
+    }
+}
+
+async fn answer(readers: HashMap<Source, Reader>, mut inbox: mpsc::Receiver<Asked>) {
+    let mut waiting: HashMap<Request, Vec<oneshot::Sender<Stretch>>> = HashMap::new();
+    let mut reads = tokio::task::JoinSet::new();
+    loop {
+        while reads.len() < READS
+            && let Some(request) = waiting.keys().next().cloned()
+            && let Some(who) = waiting.remove(&request)
+        {
+            let reader = readers[&request.source].clone();
+            reads.spawn(async move {
+                let stretch = read(&reader, request).await;
+                for answer in who {
+                    // Who has left needs no answer.
+                    drop(answer.send(stretch.clone()));
+                }
+            });
+        }
+        tokio::select! {
+            asked = inbox.recv(), if waiting.len() < 1024 => match asked {
+                Some((request, answer)) => waiting.entry(request).or_default().push(answer),
+                None => return,
+            },
+            Some(_) = reads.join_next() => {}
+        }
+    }
+}
+
+async fn read(reader: &Reader, request: Request) -> Stretch {
+    let mut through = Offset::MAX;
+    let mut changes = Vec::new();
+    for topic in &request.topics {
+        let slices = match reader.history(&request.feed, topic, request.after).await {
+            Ok(History::Complete { through: to, slices }) => {
+                through = through.min(to);
+                slices
+            }
+            Ok(History::Trimmed) => return Stretch::Trimmed,
+            Ok(History::NotReady) => return Stretch::NotReady,
+            Ok(History::OtherFeed) => return Stretch::OtherFeed,
+            Err(e) => {
+                debug!(%topic, error = %e, "cannot read a history");
+                return Stretch::NotReady;
+            }
+        };
+        for slice in slices {
+            match slice.changes_after(request.after) {
+                Ok(read) => changes.extend(read.into_iter().map(|change| (topic.clone(), change))),
+                Err(_) => return Stretch::Trimmed,
+            }
+        }
+    }
+    // The topics were read one after the other: what came in between is complete for some only.
+    changes.retain(|(_, change)| change.offset <= through);
+    changes.sort_by_key(|(_, change)| change.offset);
+    Stretch::Complete { through, changes: Arc::new(changes) }
+}

@@ -1,0 +1,248 @@
+//! How a subscription that is behind catches up, whether it resumes or was too slow: from memory,
+//! then from the history, then by a `reset`. Complete or refused, never partial; and never more in
+//! its outbox than there is room for.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use protocol::{Backoff, Change, Cursor, FeedId, Offset, ResetReason, Source, Topic, message::Addressee};
+use tokio::sync::Notify;
+
+use super::{
+    Hub, HubHandle,
+    conn::{Behind, ConnKey, SubState},
+    route::RouteForm,
+    subscribe::topics_of,
+};
+use crate::{
+    encode::Form,
+    historian::{Request, Stretch},
+};
+
+/// Bytes of frames that are put together in one step.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// How long a cursor may be ahead of this gateway: other gateways may have been quicker, or Redis
+/// may have lost a little that the listener brings back.
+const AHEAD: Duration = Duration::from_secs(5);
+
+/// What became of one step.
+pub(super) enum Step {
+    /// The connection or the subscription is gone.
+    Gone,
+    /// It has caught up.
+    Live,
+    /// There is more in memory.
+    Again,
+    /// Too much waits for the socket; this tells when there is room.
+    NoRoom(Rc<Notify>),
+    /// Its cursor is ahead of this gateway.
+    Ahead(Source),
+    /// Memory does not go back that far.
+    History(Request),
+}
+
+impl HubHandle {
+    /// Takes steps until the subscription is live or gone.
+    pub(super) async fn bring_up_to_date(self, key: ConnKey, sub: u32) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let mut ahead_since = None;
+        loop {
+            match self.with(|hub| hub.catch_up(key, sub)) {
+                Step::Gone | Step::Live => return,
+                Step::Again => tokio::task::yield_now().await,
+                Step::NoRoom(room) => room.notified().await,
+                Step::Ahead(source) => {
+                    if ahead_since.get_or_insert_with(Instant::now).elapsed() > AHEAD {
+                        self.with(|hub| hub.reset_behind(key, sub, source, ResetReason::UnknownCursor));
+                        return;
+                    }
+                    drop(tokio::time::timeout(Duration::from_millis(250), self.moved.notified()).await);
+                }
+                Step::History(request) => {
+                    let after = request.after;
+                    match self.historian.read(request.clone()).await {
+                        Stretch::Complete { through, changes } => self.replay(key, sub, after, through, &changes).await,
+                        Stretch::Trimmed => {
+                            let source = request.source;
+                            self.with(|hub| hub.reset_behind(key, sub, source, ResetReason::HistoryTrimmed));
+                        }
+                        // The feed tells when it has moved on to the other one.
+                        Stretch::NotReady | Stretch::OtherFeed => tokio::time::sleep(backoff.delay()).await,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what was read from the history, as there is room.
+    async fn replay(
+        &self,
+        key: ConnKey,
+        sub: u32,
+        mut after: Offset,
+        through: Offset,
+        mut changes: &[(Topic, Change)],
+    ) {
+        loop {
+            match self.with(|hub| hub.replay(key, sub, after, through, changes)) {
+                Replayed::Gone => return,
+                Replayed::NoRoom(room) => room.notified().await,
+                Replayed::Sent(count) if count == changes.len() => return,
+                Replayed::Sent(count) => {
+                    after = changes[count - 1].1.offset;
+                    changes = &changes[count..];
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}
+
+enum Unreadable {
+    /// Memory does not go back that far.
+    NotHere,
+    Malformed,
+}
+
+enum Replayed {
+    Gone,
+    NoRoom(Rc<Notify>),
+    Sent(usize),
+}
+
+impl Hub {
+    fn behind(&self, key: ConnKey, sub: u32) -> Option<&Behind> {
+        match &self.conn(key).filter(|conn| conn.closing.is_none())?.subs.get(sub as usize)?.state {
+            SubState::Behind(behind) => Some(behind),
+            SubState::Live { .. } | SubState::Held => None,
+        }
+    }
+
+    fn set_after(&mut self, key: ConnKey, sub: u32, offset: Offset) {
+        if let SubState::Behind(behind) = &mut self.conns[key.index as usize].subs[sub as usize].state {
+            behind.after = offset;
+        }
+    }
+
+    /// Takes one step from memory, or says what else is needed.
+    pub(super) fn catch_up(&mut self, key: ConnKey, sub: u32) -> Step {
+        let Some(Behind { source, feed, after }) = self.behind(key, sub).cloned() else { return Step::Gone };
+        let Some(view) = self.feeds.get(&source) else { return Step::Gone };
+        if view.feed != feed {
+            self.reset(key, sub, source, ResetReason::NewFeed);
+            return Step::Live;
+        }
+        if after > view.last {
+            return Step::Ahead(source);
+        }
+        if let Some(room) = self.wait_for_room(key) {
+            return Step::NoRoom(room);
+        }
+        let topics = topics_of(&self.routes[self.conns[key.index as usize].subs[sub as usize].route as usize]);
+        let (through, changes) = match self.recent_changes(source, &topics, after) {
+            Ok(found) => found,
+            Err(Unreadable::NotHere) => return Step::History(Request { source, feed, topics: topics.to_vec(), after }),
+            Err(Unreadable::Malformed) => {
+                self.reset(key, sub, source, ResetReason::HistoryTrimmed);
+                return Step::Live;
+            }
+        };
+        self.answer(key.index, sub, &Cursor::new(feed.clone(), after), true);
+        if through == after {
+            self.attach(key.index, sub);
+            return Step::Live;
+        }
+        self.metrics.resumed_from_memory(changes.len());
+        let sent = self.send_behind(key, sub, &feed, &changes);
+        let next = if sent == changes.len() { through } else { changes[sent - 1].1.offset };
+        self.set_after(key, sub, next);
+        Step::Again
+    }
+
+    /// The next changes of these topics in memory, about [`STEP_BYTES`] of them, and how far they
+    /// are complete; `after` itself if there is nothing newer.
+    fn recent_changes(
+        &self,
+        source: Source,
+        topics: &[Topic],
+        after: Offset,
+    ) -> Result<(Offset, Vec<(Topic, Change)>), Unreadable> {
+        let recent = &self.feeds[&source].recent;
+        let (mut through, mut bytes, mut changes) = (after, 0, Vec::new());
+        while bytes < STEP_BYTES {
+            let Some(batch) = recent.after(through).map_err(|_| Unreadable::NotHere)? else { break };
+            let from = changes.len();
+            for topic in topics {
+                let Some(slice) = batch.slice(topic.as_str()) else { continue };
+                let read = slice.changes_after(after).map_err(|_| Unreadable::Malformed)?;
+                changes.extend(read.into_iter().map(|change| (topic.clone(), change)));
+            }
+            changes[from..].sort_by_key(|(_, change)| change.offset);
+            bytes += changes[from..].iter().map(|(_, change)| change.payload.len()).sum::<usize>();
+            through = batch.last;
+        }
+        Ok((through, changes))
+    }
+
+    /// Sends changes that were read from the history, from `after` on; how many of them.
+    fn replay(
+        &mut self,
+        key: ConnKey,
+        sub: u32,
+        after: Offset,
+        through: Offset,
+        changes: &[(Topic, Change)],
+    ) -> Replayed {
+        let Some(behind) = self.behind(key, sub).filter(|behind| behind.after == after).cloned() else {
+            return Replayed::Gone;
+        };
+        if let Some(room) = self.wait_for_room(key) {
+            return Replayed::NoRoom(room);
+        }
+        self.answer(key.index, sub, &Cursor::new(behind.feed.clone(), after), true);
+        self.metrics.resumed_from_history(changes.len());
+        let sent = self.send_behind(key, sub, &behind.feed, changes);
+        let next = if sent == changes.len() { through.max(after) } else { changes[sent - 1].1.offset };
+        self.set_after(key, sub, next);
+        Replayed::Sent(sent)
+    }
+
+    fn reset_behind(&mut self, key: ConnKey, sub: u32, source: Source, reason: ResetReason) {
+        if self.behind(key, sub).is_some() {
+            self.reset(key, sub, source, reason);
+        }
+    }
+
+    fn wait_for_room(&mut self, key: ConnKey) -> Option<Rc<Notify>> {
+        let low = self.settings.queue_bytes / 2;
+        let conn = self.conn_mut(key)?;
+        (conn.outbox.bytes() > low).then(|| Rc::clone(conn.room.get_or_insert_default()))
+    }
+
+    /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many.
+    fn send_behind(&mut self, key: ConnKey, sub: u32, feed: &FeedId, changes: &[(Topic, Change)]) -> usize {
+        let conn = &mut self.conns[key.index as usize];
+        let it = &conn.subs[sub as usize];
+        let form = match self.routes[it.route as usize].key.form {
+            RouteForm::Plain(wrap) => Form::Plain(wrap),
+            RouteForm::Native => Form::Native(Addressee::Subscription(&it.id)),
+        };
+        let mut frames = Vec::new();
+        let mut sent = 0;
+        for (topic, change) in changes {
+            if frames.len() >= STEP_BYTES {
+                break;
+            }
+            self.encoder.frame(&mut frames, form, feed, topic, change);
+            sent += 1;
+        }
+        if sent > 0 {
+            self.metrics.delivered(sent as u64);
+            self.push(key.index, frames.into());
+        }
+        sent
+    }
+}

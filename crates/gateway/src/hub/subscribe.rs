@@ -1,0 +1,259 @@
+//! Subscriptions come and go: joining a route, leaving it, and the answers that a client gets.
+
+use std::rc::Rc;
+
+use protocol::{
+    Cursor, ErrorCode, FeedId, ResetReason, Source, Topic,
+    config::Wrap,
+    message::{self, Subscribe},
+};
+
+use super::{
+    Hub, Step, Task, View,
+    conn::{Behind, ConnKey, Sub, SubState},
+    route::{Frames, Member, Route, RouteForm, RouteKey},
+};
+
+/// Why a subscription is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal(pub ErrorCode, pub String);
+
+/// What the feeds say of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// This source carries it.
+    By(Source),
+    /// None does.
+    ByNone,
+    /// No listener has told yet what it carries.
+    Unknown,
+}
+
+impl Hub {
+    /// Who carries a topic.
+    pub fn carried(&self, topic: &str) -> Carried {
+        let by = self.feeds.iter().find(|(_, view)| view.catalogue.get(topic).is_some());
+        match by {
+            Some((source, _)) => Carried::By(*source),
+            None if self.feeds.is_empty() => Carried::Unknown,
+            None => Carried::ByNone,
+        }
+    }
+
+    /// Subscribes a plain endpoint, live from now on. The topics need not be carried yet.
+    pub fn subscribe_plain(&mut self, key: ConnKey, topics: &[Topic], wrap: Wrap) {
+        if self.conn(key).is_none() {
+            return;
+        }
+        let route = self.hold_route(RouteKey { topics: topics.into(), form: RouteForm::Plain(wrap) });
+        let sub = Sub { id: "".into(), route, unanswered: false, state: SubState::Held };
+        let sub = self.conns[key.index as usize].subs.insert(sub) as u32;
+        self.attach(key.index, sub);
+    }
+
+    /// Subscribes a native client. It is answered with `subscribed` as soon as it is known whether
+    /// it can be resumed, which may take a read of the history.
+    pub fn subscribe(&mut self, key: ConnKey, wanted: Subscribe) -> Result<(), Refusal> {
+        let most = self.settings.max_subscriptions;
+        let Some(conn) = self.conn(key) else { return Ok(()) };
+        if conn.subs.len() >= most {
+            let message = format!("this connection has {most} subscriptions, and may not have more");
+            return Err(Refusal(ErrorCode::TooManySubscriptions, message));
+        }
+        let taken = |id: &str| conn.subs.iter().any(|(_, sub)| *sub.id == *id);
+        let id = match wanted.id {
+            Some(id) if taken(&id) => {
+                let message = format!("'{id}' is subscribed already; unsubscribe it first, or choose another id");
+                return Err(Refusal(ErrorCode::DuplicateId, message));
+            }
+            Some(id) => id,
+            None => (1..).map(|n| format!("s{n}")).find(|id| !taken(id)).unwrap_or_default(),
+        };
+        let source = self.one_source(&wanted.topics)?;
+        let here = self.feeds[&source].cursor();
+        if let Some(every) = wanted.watermark_ms {
+            self.want_watermarks(key, std::time::Duration::from_millis(every));
+        }
+        let route = self.hold_route(RouteKey { topics: wanted.topics.into(), form: RouteForm::Native });
+        let sub = Sub { id: id.into(), route, unanswered: true, state: SubState::Held };
+        let sub = self.conns[key.index as usize].subs.insert(sub) as u32;
+        match wanted.since {
+            None => {
+                self.answer(key.index, sub, &here, false);
+                self.attach(key.index, sub);
+            }
+            Some(since) => {
+                let behind = Behind { source, feed: since.feed, after: since.offset };
+                self.conns[key.index as usize].subs[sub as usize].state = SubState::Behind(behind);
+                // A short absence is over here and now: one step for the changes, one to find that
+                // there are no more.
+                let live = (0..2).any(|_| matches!(self.catch_up(key, sub), Step::Live));
+                if !live {
+                    self.tasks.push(Task::CatchUp(key, sub));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription of a native client; whether there was one.
+    pub fn unsubscribe(&mut self, key: ConnKey, id: &str) -> bool {
+        let Some(conn) = self.conn(key) else { return false };
+        let Some(sub) = conn.subs.iter().find(|(_, sub)| *sub.id == *id).map(|(sub, _)| sub as u32) else {
+            return false;
+        };
+        self.remove_sub(key.index, sub);
+        true
+    }
+
+    /// Ends the subscriptions that a fresh token no longer covers, and says so.
+    pub fn recheck(&mut self, key: ConnKey, may_subscribe: impl Fn(&str) -> bool) {
+        let Some(conn) = self.conn(key) else { return };
+        let lost: Vec<(u32, Topic)> = conn
+            .subs
+            .iter()
+            .filter_map(|(sub, it)| {
+                let topics = &self.routes[it.route as usize].key.topics;
+                let lost = topics.iter().find(|topic| !may_subscribe(topic.as_str()))?;
+                Some((sub as u32, lost.clone()))
+            })
+            .collect();
+        for (sub, topic) in lost {
+            let text = format!("the new token does not cover '{topic}'; this subscription has ended");
+            let id = self.conns[key.index as usize].subs[sub as usize].id.clone();
+            self.metrics.error(ErrorCode::Forbidden);
+            self.send_text(key, &message::error(Some(&id), ErrorCode::Forbidden, &text));
+            self.remove_sub(key.index, sub);
+        }
+    }
+
+    fn one_source(&self, topics: &[Topic]) -> Result<Source, Refusal> {
+        let mut one = None;
+        for topic in topics {
+            match (self.carried(topic.as_str()), one) {
+                (Carried::By(source), None) => one = Some(source),
+                (Carried::By(source), Some(other)) if source == other => {}
+                (Carried::By(_), Some(_)) => {
+                    let message = "these topics are on several feeds; subscribe to those of each feed apart";
+                    return Err(Refusal(ErrorCode::MixedFeeds, message.into()));
+                }
+                (Carried::ByNone, _) => {
+                    let message = format!("no listener carries '{topic}'; there are: {}", self.topic_names());
+                    return Err(Refusal(ErrorCode::UnknownTopic, message));
+                }
+                (Carried::Unknown, _) => {
+                    let message = "no listener has announced its topics yet; try again in a moment";
+                    return Err(Refusal(ErrorCode::NotReady, message.into()));
+                }
+            }
+        }
+        one.ok_or_else(|| Refusal(ErrorCode::BadMessage, "a subscription needs a topic".into()))
+    }
+
+    fn topic_names(&self) -> String {
+        const SHOWN: usize = 20;
+        let mut names: Vec<&str> =
+            self.feeds.values().flat_map(|view| &view.catalogue.topics).map(|info| info.topic.as_str()).collect();
+        names.sort_unstable();
+        let more = names.len().saturating_sub(SHOWN);
+        names.truncate(SHOWN);
+        let shown = names.join(", ");
+        if more > 0 { format!("{shown} and {more} more") } else { shown }
+    }
+
+    fn hold_route(&mut self, key: RouteKey) -> u32 {
+        if let Some(&route) = self.route_keys.get(&key) {
+            self.routes[route as usize].subs += 1;
+            return route;
+        }
+        let id = self.next_route;
+        self.next_route += 1;
+        let route = Route { id, key: key.clone(), subs: 1, members: Vec::new(), frames: Frames::default() };
+        let index = self.routes.insert(route) as u32;
+        for topic in key.topics.iter() {
+            self.by_topic.entry(topic.clone()).or_default().push(index);
+        }
+        self.route_keys.insert(key, index);
+        index
+    }
+
+    fn release_route(&mut self, index: u32) {
+        let route = &mut self.routes[index as usize];
+        route.subs -= 1;
+        if route.subs > 0 {
+            return;
+        }
+        let key = self.routes.remove(index as usize).key;
+        for topic in key.topics.iter() {
+            if let Some(routes) = self.by_topic.get_mut(topic) {
+                routes.retain(|&r| r != index);
+                if routes.is_empty() {
+                    self.by_topic.remove(topic);
+                }
+            }
+        }
+        self.route_keys.remove(&key);
+    }
+
+    /// Makes a subscription live: from the next batch on it gets what its route gets.
+    pub(super) fn attach(&mut self, conn: u32, sub: u32) {
+        let it = &mut self.conns[conn as usize].subs[sub as usize];
+        let members = &mut self.routes[it.route as usize].members;
+        it.state = SubState::Live { member: members.len() as u32 };
+        members.push(Member { conn, sub });
+    }
+
+    /// Takes a subscription off its route's members, if it is one.
+    pub(super) fn detach(&mut self, conn: u32, sub: u32) {
+        let it = &mut self.conns[conn as usize].subs[sub as usize];
+        let SubState::Live { member } = it.state else { return };
+        it.state = SubState::Held;
+        let members = &mut self.routes[it.route as usize].members;
+        members.swap_remove(member as usize);
+        if let Some(moved) = members.get(member as usize).copied() {
+            self.conns[moved.conn as usize].subs[moved.sub as usize].state = SubState::Live { member };
+        }
+    }
+
+    pub(super) fn remove_sub(&mut self, conn: u32, sub: u32) {
+        self.detach(conn, sub);
+        let route = self.conns[conn as usize].subs.remove(sub as usize).route;
+        self.release_route(route);
+    }
+
+    /// Sends `subscribed`, once.
+    pub(super) fn answer(&mut self, conn: u32, sub: u32, cursor: &Cursor, resumed: bool) {
+        let it = &mut self.conns[conn as usize].subs[sub as usize];
+        if std::mem::replace(&mut it.unanswered, false) {
+            let text = message::subscribed(&it.id, self.routes[it.route as usize].id, cursor, resumed);
+            self.push(conn, crate::ws::text(&text));
+        }
+    }
+
+    /// A subscription that cannot be continued goes on from here: a native client is told, a plain
+    /// endpoint is closed, so that its page can load anew.
+    pub(super) fn reset(&mut self, key: ConnKey, sub: u32, source: Source, reason: ResetReason) {
+        let Some(here) = self.feeds.get(&source).map(View::cursor) else { return };
+        let it = &self.conns[key.index as usize].subs[sub as usize];
+        if let RouteForm::Plain(_) = self.routes[it.route as usize].key.form {
+            self.close(key, protocol::Close::TryAgainLater, "read too slowly: changes were missed");
+            return;
+        }
+        let text = message::reset(&it.id, reason, &here);
+        self.answer(key.index, sub, &here, false);
+        self.push(key.index, crate::ws::text(&text));
+        self.metrics.reset(reason);
+        self.attach(key.index, sub);
+    }
+}
+
+impl View {
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor::new(FeedId::clone(&self.feed), self.last)
+    }
+}
+
+/// The topics of a route, shared with who reads its history.
+pub(super) fn topics_of(route: &Route) -> Rc<[Topic]> {
+    Rc::clone(&route.key.topics)
+}

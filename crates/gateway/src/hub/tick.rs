@@ -1,0 +1,74 @@
+//! What happens once a second to every connection: watermarks, pings, and the end of those that
+//! have expired, gone silent, stuck, or do not answer a close.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::{Close, message};
+
+use super::{Hub, View, conn::ConnKey};
+use crate::ws;
+
+/// How long a client has to answer a close frame.
+const CLOSE_GRACE: Duration = Duration::from_secs(3);
+
+/// How often a native client gets a watermark if it does not ask for another interval.
+pub const WATERMARK: Duration = Duration::from_secs(25);
+
+impl Hub {
+    /// Watermarks at this interval, or more often if that was asked for before.
+    pub fn want_watermarks(&mut self, key: ConnKey, every: Duration) {
+        if let Some(conn) = self.conn_mut(key) {
+            let every = conn.watermark.map_or(every, |(old, _)| old.min(every));
+            conn.watermark = Some((every, Instant::now() + every));
+        }
+    }
+
+    /// To be called once a second.
+    pub fn tick(&mut self, now: Instant) {
+        let watermark = |view: &View| ws::text(&message::watermark(&view.cursor(), view.at));
+        let watermarks: Vec<Bytes> = self.feeds.values().map(watermark).collect();
+        for key in self.keys() {
+            self.tick_one(key, now, &watermarks);
+        }
+    }
+
+    fn tick_one(&mut self, key: ConnKey, now: Instant, watermarks: &[Bytes]) {
+        let (ping, stall) = (self.settings.ping, self.settings.stall);
+        let Some(conn) = self.conn_mut(key) else { return };
+        let stuck = conn.stuck_since.is_some_and(|since| now.duration_since(since) > stall);
+        let unanswered = conn.closing.is_some_and(|since| now.duration_since(since) > CLOSE_GRACE);
+        let silent = now.duration_since(conn.heard);
+        if stuck || unanswered || silent > ping * 2 {
+            if conn.closing.is_none() {
+                self.metrics.closed(Close::TryAgainLater);
+            }
+            if let Some(conn) = self.conn(key) {
+                conn.cut();
+            }
+            return;
+        }
+        if let Some((_, reason)) = conn.expires.filter(|(at, _)| *at <= now) {
+            self.close(key, Close::Unauthorized, reason);
+            return;
+        }
+        // A ping when it has been silent for the interval: one that says something needs none.
+        let mut wrote = false;
+        if silent >= ping && now.duration_since(conn.pinged) >= ping {
+            conn.pinged = now;
+            conn.push(ws::ping());
+            wrote = true;
+        }
+        if let Some((every, due)) = conn.watermark
+            && due <= now
+            && conn.is_live()
+        {
+            conn.watermark = Some((every, now + every));
+            watermarks.iter().for_each(|frame| conn.push(frame.clone()));
+            wrote = true;
+        }
+        if wrote {
+            self.mark_dirty(key.index);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Whether this gateway delivers: `/readyz`, and whether an upgrade is accepted.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use protocol::{Catalogue, Source};
+use tokio::sync::watch;
+
+use crate::{
+    feed::{FeedState, FeedStatus},
+    metrics::Metrics,
+};
+
+/// Readiness means delivery: red while this gateway has lost the bus or lags behind it, and once
+/// it drains. That a listener is silent is no reason: all gateways share that. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    feeds: Arc<Vec<(Source, watch::Receiver<FeedStatus>)>>,
+    draining: Arc<AtomicBool>,
+    metrics: Metrics,
+}
+
+impl Readiness {
+    /// The readiness of a gateway with these feeds.
+    pub fn new(feeds: Vec<(Source, watch::Receiver<FeedStatus>)>, metrics: Metrics) -> Self {
+        Self { feeds: Arc::new(feeds), draining: Arc::default(), metrics }
+    }
+
+    /// From now on, never ready again.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Why it is not ready; nothing if it is.
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push("draining: this gateway is stopping".into());
+        }
+        for (source, status) in self.feeds.iter() {
+            match status.borrow().state {
+                FeedState::Lost => reasons.push(format!("{source}: the bus cannot be reached")),
+                FeedState::Repairing => reasons.push(format!("{source}: behind the bus, catching up")),
+                FeedState::Live => {}
+            }
+        }
+        self.metrics.set_ready(reasons.is_empty());
+        reasons
+    }
+
+    /// Whether it delivers.
+    pub fn is_ready(&self) -> bool {
+        self.reasons().is_empty()
+    }
+
+    /// Whether a listener carries the topic; `None` where no listener has told yet.
+    pub fn carries(&self, topic: &str) -> Option<bool> {
+        let catalogues: Vec<Arc<Catalogue>> =
+            self.feeds.iter().filter_map(|(_, status)| status.borrow().catalogue.clone()).collect();
+        if catalogues.is_empty() {
+            return None;
+        }
+        Some(catalogues.iter().any(|catalogue| catalogue.get(topic).is_some()))
+    }
+}

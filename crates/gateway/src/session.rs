@@ -1,0 +1,304 @@
+//! The life of a connection: it says hello, reads what the client sends until either side leaves,
+//! and takes everything of it along.
+
+use std::{
+    cell::RefCell,
+    num::NonZeroU32,
+    rc::Rc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use protocol::{
+    Close, ErrorCode, Topic,
+    config::Wrap,
+    message::{self, ClientMessage, Refused, Subscribe},
+};
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use crate::{
+    access::{Access, Claims},
+    hub::{ConnKey, HubHandle, Refusal, WATERMARK},
+    limits::{MessageRate, Permit},
+    metrics::Metrics,
+    ws::{self, Decoder, Incoming, Violation},
+};
+
+/// How long a client that came without a token has to show one.
+const TOKEN_GRACE: Duration = Duration::from_secs(10);
+
+/// A client that goes on sending this many times what it may is closed.
+const PATIENCE: u32 = 20;
+
+/// What a connection is for.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// The native protocol.
+    Native,
+    /// A plain endpoint.
+    Plain {
+        /// Its topics.
+        topics: Vec<Topic>,
+        /// How payloads are sent.
+        wrap: Wrap,
+    },
+}
+
+impl Door {
+    /// Its name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Plain { .. } => "plain",
+        }
+    }
+}
+
+/// A client whose request was accepted and answered with 101.
+pub struct Newcomer {
+    /// The socket, when hyper lets go of it.
+    pub upgrade: OnUpgrade,
+    /// What it came for.
+    pub door: Door,
+    /// What it may do; `None` if it has yet to show a token.
+    pub claims: Option<Claims>,
+    /// Its place among the connections that are allowed.
+    pub permit: Permit,
+}
+
+/// What the sessions of a shard share.
+#[derive(Clone)]
+pub struct Sessions {
+    /// The shard's hub.
+    pub hub: HubHandle,
+    /// Who is let in.
+    pub access: Access,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The name of this gateway.
+    pub name: Rc<str>,
+    /// Bytes of one message.
+    pub max_frame_bytes: u32,
+    /// Messages a second.
+    pub max_messages_per_s: NonZeroU32,
+    /// Where sockets are read into: one buffer a shard, because a read is decoded at once.
+    pub scratch: Rc<RefCell<Vec<u8>>>,
+}
+
+/// One connection.
+struct Session {
+    shared: Sessions,
+    key: ConnKey,
+    door: Door,
+    claims: Option<Claims>,
+    rate: MessageRate,
+    excess: u32,
+}
+
+impl Sessions {
+    /// Serves a newcomer until it leaves.
+    pub async fn serve(self, newcomer: Newcomer) {
+        let Newcomer { upgrade, door, claims, permit } = newcomer;
+        let (socket, first) = match upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()) {
+            Ok(Ok(parts)) => (Rc::new(parts.io.into_inner()), parts.read_buf),
+            Ok(Err(_)) => return debug!("an upgrade of something that is no TCP socket"),
+            Err(error) => return debug!(%error, "the client left during the upgrade"),
+        };
+        let name = door.name();
+        self.metrics.opened(name);
+        let key = self.hub.with(|hub| hub.join(Rc::clone(&socket)));
+        let rate = MessageRate::new(Instant::now());
+        let metrics = self.metrics.clone();
+        let hub = self.hub.clone();
+        let mut session = Session { shared: self, key, door, claims, rate, excess: 0 };
+        session.begin();
+        session.read(&socket, &first).await;
+        hub.with(|hub| hub.leave(key));
+        metrics.left(name);
+        drop(permit);
+    }
+}
+
+impl Session {
+    fn begin(&mut self) {
+        self.shared.hub.with(|hub| match &self.door {
+            Door::Native => {
+                hub.send_text(self.key, &message::hello(&self.shared.name, env!("CARGO_PKG_VERSION")));
+                hub.want_watermarks(self.key, WATERMARK);
+            }
+            Door::Plain { topics, wrap } => hub.subscribe_plain(self.key, topics, *wrap),
+        });
+        self.set_expiry();
+    }
+
+    fn set_expiry(&self) {
+        let expires = match &self.claims {
+            None => Some((Instant::now() + TOKEN_GRACE, "no token came: send {\"type\":\"auth\",\"token\":…} first")),
+            Some(claims) => claims.expires_at().map(|at| {
+                let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+                // A date beyond what the clock can tell is as good as none.
+                let at =
+                    Instant::now().checked_add(left).unwrap_or_else(|| Instant::now() + Duration::from_secs(1 << 31));
+                (at, "the token has expired: connect with a fresh one")
+            }),
+        };
+        self.shared.hub.with(|hub| hub.expire_at(self.key, expires));
+    }
+
+    /// Reads until the connection ends. Nothing is held while nothing comes.
+    async fn read(&mut self, socket: &TcpStream, first: &[u8]) {
+        let mut decoder = Decoder::new(self.shared.max_frame_bytes);
+        let mut incoming = Vec::new();
+        let mut decoded = decoder.read(first, &mut incoming);
+        loop {
+            for message in incoming.drain(..) {
+                if !self.take(message).await {
+                    return self.linger(socket).await;
+                }
+            }
+            if let Err(Violation(close, reason)) = decoded {
+                self.shared.hub.with(|hub| hub.close(self.key, close, reason));
+                return self.linger(socket).await;
+            }
+            if socket.readable().await.is_err() {
+                return;
+            }
+            let mut scratch = self.shared.scratch.borrow_mut();
+            decoded = match socket.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(count) => decoder.read(&scratch[..count], &mut incoming),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+                Err(_) => return,
+            };
+            drop(scratch);
+            self.shared.hub.with(|hub| hub.heard(self.key));
+        }
+    }
+
+    /// After the close frame: waits until the client hangs up, so that it can read what was sent.
+    /// The hub cuts the connection if that takes too long.
+    async fn linger(&self, socket: &TcpStream) {
+        loop {
+            if socket.readable().await.is_err() {
+                return;
+            }
+            let mut scratch = self.shared.scratch.borrow_mut();
+            match socket.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Acts on what the client sent; whether the connection goes on.
+    async fn take(&mut self, incoming: Incoming) -> bool {
+        if incoming == Incoming::Close {
+            self.shared.hub.with(|hub| hub.close(self.key, Close::Normal, ""));
+            return false;
+        }
+        if !self.rate.allow(Instant::now(), self.shared.max_messages_per_s) {
+            return self.too_many(&incoming);
+        }
+        match incoming {
+            Incoming::Ping(payload) => self.shared.hub.with(|hub| hub.send(self.key, ws::pong(&payload))),
+            // Plain endpoints are one-way: what their front ends send is nobody's concern.
+            Incoming::Text(text) if matches!(self.door, Door::Native) => self.take_message(&text).await,
+            Incoming::Binary if matches!(self.door, Door::Native) => {
+                let reason = "this protocol is JSON in text frames";
+                self.shared.hub.with(|hub| hub.close(self.key, Close::Unsupported, reason));
+                return false;
+            }
+            Incoming::Text(_) | Incoming::Binary | Incoming::Pong | Incoming::Close => {}
+        }
+        true
+    }
+
+    fn too_many(&mut self, incoming: &Incoming) -> bool {
+        self.excess += 1;
+        let most = self.shared.max_messages_per_s;
+        if self.excess > most.get().saturating_mul(PATIENCE) {
+            let reason = format!("more than {most} messages a second");
+            self.shared.hub.with(|hub| hub.close(self.key, Close::RateLimited, &reason));
+            return false;
+        }
+        if let (Door::Native, Incoming::Text(text)) = (&self.door, incoming) {
+            let id = match ClientMessage::parse(text) {
+                Ok(ClientMessage::Subscribe(Subscribe { id, .. })) => id,
+                Ok(ClientMessage::Unsubscribe { id }) => Some(id),
+                Ok(_) => None,
+                Err(refused) => refused.id,
+            };
+            let message = format!("more than {most} messages a second; this one was not acted on, send it again later");
+            self.refuse(Refused { id, code: ErrorCode::RateLimited, message });
+        }
+        true
+    }
+
+    async fn take_message(&mut self, text: &str) {
+        let refused = match ClientMessage::parse(text) {
+            Ok(ClientMessage::Ping) => {
+                self.shared.hub.with(|hub| hub.send_text(self.key, message::PONG));
+                return;
+            }
+            Ok(ClientMessage::Subscribe(subscribe)) => self.subscribe(subscribe),
+            Ok(ClientMessage::Unsubscribe { id }) => self.unsubscribe(id),
+            Ok(ClientMessage::Auth { token }) => self.auth(&token).await,
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = refused {
+            self.refuse(refused);
+        }
+    }
+
+    fn refuse(&self, refused: Refused) {
+        self.shared.metrics.error(refused.code);
+        let text = message::error(refused.id.as_deref(), refused.code, &refused.message);
+        self.shared.hub.with(|hub| hub.send_text(self.key, &text));
+    }
+
+    fn subscribe(&self, wanted: Subscribe) -> Result<(), Refused> {
+        let id = wanted.id.clone();
+        let refused = |code, message| Refused { id: id.clone(), code, message };
+        let Some(claims) = &self.claims else {
+            let message = "send {\"type\":\"auth\",\"token\":…} first, or connect with a token";
+            return Err(refused(ErrorCode::Unauthorized, message.into()));
+        };
+        if let Some(topic) = wanted.topics.iter().find(|topic| !claims.may_subscribe(topic.as_str())) {
+            return Err(refused(ErrorCode::Forbidden, format!("the token's claim 'topics' does not cover '{topic}'")));
+        }
+        self.shared
+            .hub
+            .with(|hub| hub.subscribe(self.key, wanted))
+            .map_err(|Refusal(code, message)| refused(code, message))
+    }
+
+    fn unsubscribe(&self, id: String) -> Result<(), Refused> {
+        self.shared.hub.with(|hub| {
+            if !hub.unsubscribe(self.key, &id) {
+                let message = format!("there is no subscription '{id}' on this connection");
+                return Err(Refused { id: Some(id), code: ErrorCode::UnknownId, message });
+            }
+            hub.send_text(self.key, &message::unsubscribed(&id));
+            Ok(())
+        })
+    }
+
+    async fn auth(&mut self, token: &str) -> Result<(), Refused> {
+        let claims = self.shared.access.verify(token).await.map_err(|denied| Refused {
+            id: None,
+            code: denied.code,
+            message: denied.message,
+        })?;
+        self.shared.hub.with(|hub| {
+            hub.recheck(self.key, |topic| claims.may_subscribe(topic));
+            hub.send_text(self.key, message::AUTHENTICATED);
+        });
+        self.claims = Some(claims);
+        self.set_expiry();
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! A shard: one thread with its own accept queue, its own connections and its own hub.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Router, extract::ConnectInfo};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use protocol::Close;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::{JoinSet, LocalSet},
+};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use crate::{
+    feed::FeedEvent,
+    hub::HubHandle,
+    session::{Newcomer, Sessions},
+};
+
+/// Sockets that are written to before the thread does something else.
+const WRITES: usize = 64;
+
+/// How long a client has to send the header of its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a shard is given when it starts.
+pub struct Shard {
+    /// Its accept queue.
+    pub listener: std::net::TcpListener,
+    /// What it serves.
+    pub router: Router,
+    /// What the feeds have to say.
+    pub events: mpsc::Receiver<FeedEvent>,
+    /// Who was let in.
+    pub newcomers: mpsc::UnboundedReceiver<Newcomer>,
+    /// TCP connections of all shards, WebSocket or not, and how many there may be.
+    pub sockets: Arc<Sockets>,
+    /// Over how long clients are sent away at the end.
+    pub drain: Duration,
+    /// Stop accepting, send everybody away.
+    pub shutdown: CancellationToken,
+}
+
+/// The count of open sockets, so that the process never runs out of files.
+#[derive(Debug)]
+pub struct Sockets {
+    open: AtomicUsize,
+    most: usize,
+}
+
+impl Sockets {
+    /// At most this many.
+    pub fn new(most: usize) -> Self {
+        Self { open: AtomicUsize::new(0), most }
+    }
+}
+
+impl Shard {
+    /// Runs the shard on this thread until it has drained. `sessions` is made on the thread.
+    pub fn run(self, sessions: impl FnOnce() -> Sessions) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        LocalSet::new().block_on(&runtime, self.serve(sessions()))
+    }
+
+    async fn serve(self, sessions: Sessions) -> std::io::Result<()> {
+        let hub = sessions.hub.clone();
+        let listener = TcpListener::from_std(self.listener)?;
+        let accepting = tokio::task::spawn_local(accept(listener, self.router, self.sockets, self.shutdown.clone()));
+        let receiving = tokio::task::spawn_local(receive(self.newcomers, sessions));
+        let sweeping = tokio::task::spawn_local(sweep(hub.clone(), self.events));
+        let ticking = tokio::task::spawn_local(tick(hub.clone()));
+        self.shutdown.cancelled().await;
+        drain(&hub, self.drain).await;
+        for task in [accepting, receiving, sweeping, ticking] {
+            task.abort();
+        }
+        Ok(())
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, sockets: Arc<Sockets>, shutdown: CancellationToken) {
+    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of files, or a client that left again: neither may stop the loop.
+                warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if sockets.open.fetch_add(1, Ordering::Relaxed) >= sockets.most {
+            sockets.open.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        if let Err(error) = prepare(&socket) {
+            debug!(%error, "a client that left at once");
+        }
+        let router = router.clone();
+        let sockets = Arc::clone(&sockets);
+        tokio::task::spawn_local(async move {
+            serve_http(socket, peer, router).await;
+            sockets.open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+fn prepare(socket: &TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)
+}
+
+async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().call(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "a request that could not be read");
+    }
+}
+
+/// Starts a session for everybody who was let in, and outlives them all.
+async fn receive(mut newcomers: mpsc::UnboundedReceiver<Newcomer>, sessions: Sessions) {
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            newcomer = newcomers.recv() => match newcomer {
+                Some(newcomer) => drop(running.spawn_local(sessions.clone().serve(newcomer))),
+                None => return,
+            },
+            Some(_) = running.join_next() => {}
+        }
+    }
+}
+
+/// Takes in what the feeds say and writes it out. A continuous sweep: whatever has arrived is
+/// taken in every few writes, so that each socket gets everything up to the newest at the moment
+/// it is written, in one write; and the thread yields as often, so that others get their turn.
+async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>) {
+    let dirty = Rc::clone(&hub.dirty);
+    loop {
+        while let Ok(event) = events.try_recv() {
+            hub.apply(event);
+        }
+        if hub.with(|hub| hub.flush_some(WRITES)) {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => hub.apply(event),
+                // The feeds end before the drain; what is queued still goes out.
+                None => loop {
+                    dirty.notified().await;
+                    while hub.with(|hub| hub.flush_some(WRITES)) {
+                        tokio::task::yield_now().await;
+                    }
+                },
+            },
+            () = dirty.notified() => {}
+        }
+    }
+}
+
+async fn tick(hub: HubHandle) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hub.with(|hub| hub.tick(Instant::now()));
+    }
+}
+
+/// Sends everybody away, spread over the window so that the other gateways get them one by one.
+/// The reason tells each client how long to wait.
+async fn drain(hub: &HubHandle, window: Duration) {
+    let keys = hub.with(|hub| hub.keys());
+    let started = tokio::time::Instant::now();
+    for (index, key) in keys.iter().enumerate() {
+        let share = window.mul_f64(index as f64 / keys.len() as f64);
+        // A timer has a resolution of a millisecond; within one they go together.
+        if started.elapsed() + Duration::from_millis(1) < share {
+            tokio::time::sleep_until(started + share).await;
+        }
+        let retry_ms = rand::random_range(50..=500);
+        let reason = format!(r#"{{"retry_ms":{retry_ms}}}"#);
+        hub.with(|hub| hub.close(*key, Close::Restart, &reason));
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !hub.with(|hub| hub.is_empty()) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
