@@ -13,7 +13,10 @@ use protocol::ErrorCode;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::issuer::{AUDIENCE, ISSUER, Key, Provider, RSA, access, access_by_url, b64, claims, claims_with, now};
+use crate::{
+    issuer::{AUDIENCE, ISSUER, Key, Provider, RSA, access, access_by_url, b64, claims, claims_with, now},
+    logged::Logged,
+};
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
@@ -269,4 +272,25 @@ async fn a_page_that_is_not_on_the_list_is_refused_with_the_best_of_tokens() {
         let denied = admit(&access, &[("authorization", &bearer), ("origin", origin)], None).await.unwrap_err();
         assert_eq!((denied.status, denied.code), (StatusCode::FORBIDDEN, ErrorCode::Forbidden), "{origin}");
     }
+}
+
+#[tokio::test]
+async fn tokens_do_not_reach_the_log() {
+    let logged = Logged::start();
+    let (key, stranger) = (Key::p256("a"), Key::p256("stranger"));
+    let provider = Provider::start(&[&key]).await;
+    let access = access_by_url(&provider.url).await;
+    for token in [
+        key.token(&claims()),
+        key.token(&claims_with("exp", json!(1))),
+        stranger.token(&claims()),
+        "no.token.at-all-hunter2".to_owned(),
+    ] {
+        let answer = format!("{:?}", access.verify(&token).await);
+        let log = logged.text();
+        for part in token.split('.').filter(|part| part.len() > 8) {
+            assert!(!log.contains(part) && !answer.contains(part), "{part}: {log} {answer}");
+        }
+    }
+    assert!(logged.text().contains("read the keys"), "something was logged");
 }
