@@ -1,12 +1,12 @@
 //! The proof, each second, that the whole way from a commit to here works.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::{
     metrics::Metrics,
-    session::{Lost, PATIENCE, Session},
+    session::{Lost, Session},
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +40,6 @@ impl<'a> Heartbeat<'a> {
 
     /// One heartbeat.
     pub(crate) async fn beat(&mut self) -> Result<(), Lost> {
-        let sent = Instant::now();
         let mut heard = self.session.heard();
         heard.mark_unchanged();
         let Some(answer) = self.session.notify_self().await? else {
@@ -54,10 +53,10 @@ impl<'a> Heartbeat<'a> {
             return Err(Lost::Pooled);
         }
         self.metrics.queue_usage.set(answer.queue_usage);
-        match timeout(PATIENCE.saturating_sub(sent.elapsed()), heard.changed()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(self.session.ended().await),
-            Err(_) => Err(Lost::Deaf),
+        match self.session.patiently(heard.changed()).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(self.session.ended().await),
+            None => Err(Lost::Deaf),
         }
     }
 

@@ -42,6 +42,8 @@ macro_rules! metrics {
 }
 
 metrics! {
+    /// Notifications received from PostgreSQL.
+    received as "received_notifications": Counter = Counter::default();
     /// Changes published to the bus.
     changes as "changes": Counter = Counter::default();
     /// Batches published to the bus, without watermarks.

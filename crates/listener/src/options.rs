@@ -78,7 +78,8 @@ pub struct Options {
     /// Bytes of notifications that wait while Redis is away
     ///
     /// Past it what waits is dropped, and once Redis is back a new feed begins: every client is told
-    /// `reset`, none is left to believe that it missed nothing.
+    /// `reset`, none is left to believe that it missed nothing. While Redis works, a burst that is
+    /// larger than this waits in PostgreSQL's own queue.
     #[arg(
         long,
         env = "ROWCAST_BUFFER_BYTES",

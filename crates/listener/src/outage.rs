@@ -2,6 +2,8 @@ use std::time::{Duration, Instant};
 
 /// How often a lasting outage is mentioned again.
 const REMIND: Duration = Duration::from_secs(60);
+/// The same if its reason changes: at its start and end reasons change quickly.
+const REMIND_CHANGED: Duration = Duration::from_secs(5);
 
 /// Something that is away, in the log: a line when it goes or its reason changes, one a minute
 /// while it lasts, and one when it is back.
@@ -27,8 +29,11 @@ impl Outage {
     pub(crate) fn failed(&mut self, reason: &str) {
         let now = Instant::now();
         match &mut self.current {
-            Some(current) if current.reason == reason && current.said + REMIND > now => {}
             Some(current) => {
+                let quiet = if current.reason == reason { REMIND } else { REMIND_CHANGED };
+                if current.said + quiet > now {
+                    return;
+                }
                 current.said = now;
                 current.reason = reason.into();
                 let seconds = current.since.elapsed().as_secs();

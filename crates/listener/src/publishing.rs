@@ -133,6 +133,7 @@ impl<'a> Publishing<'a> {
 
     fn works(&mut self) {
         self.backoff.reset();
+        self.outlet.flows();
         if self.outage.mended() {
             self.metrics.bus_back.inc();
         }
@@ -154,6 +155,7 @@ impl<'a> Publishing<'a> {
 
     async fn failed(&mut self, error: &BusError) {
         self.metrics.bus_error(error);
+        self.outlet.stands();
         let reason = error.to_string();
         self.outage.failed(&reason);
         self.condition.send_modify(|condition| condition.bus = Some(reason));

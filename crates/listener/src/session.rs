@@ -1,7 +1,13 @@
 //! One connection to the database: its notifications, its lock, its heartbeat.
 
-use std::{collections::HashMap, future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use prometheus_client::metrics::counter::Counter;
 use protocol::{Micros, Topic, time};
 use service::postgres::{ConnectError, Connection, PostgresSettings, describe};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -79,6 +85,8 @@ pub(crate) struct Session {
     ended: watch::Receiver<Option<String>>,
     /// The last mark that came back.
     heard: watch::Receiver<Micros>,
+    /// Counts notifications as they come.
+    received: Counter,
     beat_sql: String,
     listen_sql: String,
 }
@@ -108,7 +116,7 @@ impl Session {
             // Nobody to hear it: the session has been given up already.
             drop(ended_sender.send(Some(reason)));
         });
-        let session = Self { client, pump, ended, heard, beat_sql, listen_sql };
+        let session = Self { client, pump, ended, heard, received: metrics.received.clone(), beat_sql, listen_sql };
         session.prepare().await?;
         Ok((session, outlet))
     }
@@ -160,10 +168,10 @@ impl Session {
     /// Sends a notification to ourselves, with the database's clock. Answers `None` where the
     /// session lives but the server's NOTIFY waits for somebody's commit.
     pub(crate) async fn notify_self(&self) -> Result<Option<SelfNotify>, Lost> {
-        match timeout(PATIENCE, self.client.simple_query(&self.beat_sql)).await {
-            Err(_) => Err(Lost::Silent),
-            Ok(Err(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
-            Ok(result) => {
+        match self.patiently(self.client.simple_query(&self.beat_sql)).await {
+            None => Err(Lost::Silent),
+            Some(Err(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+            Some(result) => {
                 let row = first_row(result.map_err(|e| self.why(&e))?)?;
                 let [_, usage, backend] = &row[..] else { return Err(Lost::Strange("its heartbeat")) };
                 let queue_usage = usage.parse().map_err(|_| Lost::Strange("its queue's usage"))?;
@@ -196,18 +204,37 @@ impl Session {
         }
     }
 
+    /// What a future comes to; `None` if neither it nor any notification came for [`PATIENCE`]. An
+    /// answer comes behind all notifications that wait on the server, and a million take a while.
+    pub(crate) async fn patiently<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(future);
+        let mut quiet_since = Instant::now();
+        let mut received = self.received.get();
+        loop {
+            if let Ok(answer) = timeout(PATIENCE / 12, &mut future).await {
+                return Some(answer);
+            }
+            let now = self.received.get();
+            if std::mem::replace(&mut received, now) != now {
+                quiet_since = Instant::now();
+            } else if quiet_since.elapsed() >= PATIENCE {
+                return None;
+            }
+        }
+    }
+
     async fn run(&self, sql: &str) -> Result<(), Lost> {
-        match timeout(PATIENCE, self.client.batch_execute(sql)).await {
-            Err(_) => Err(Lost::Silent),
-            Ok(result) => result.map_err(|e| self.why(&e)),
+        match self.patiently(self.client.batch_execute(sql)).await {
+            None => Err(Lost::Silent),
+            Some(result) => result.map_err(|e| self.why(&e)),
         }
     }
 
     // Simple queries: one round trip, and nothing prepared.
     async fn row(&self, sql: &str) -> Result<Vec<String>, Lost> {
-        match timeout(PATIENCE, self.client.simple_query(sql)).await {
-            Err(_) => Err(Lost::Silent),
-            Ok(result) => first_row(result.map_err(|e| self.why(&e))?),
+        match self.patiently(self.client.simple_query(sql)).await {
+            None => Err(Lost::Silent),
+            Some(result) => first_row(result.map_err(|e| self.why(&e))?),
         }
     }
 
@@ -244,30 +271,31 @@ struct Sorter {
 }
 
 impl Sorter {
-    fn take(&self, notification: &Notification) {
+    async fn take(&mut self, notification: &Notification) {
+        self.metrics.received.inc();
         let payload = notification.payload();
         if let Some(topic) = self.topics.get(notification.channel()) {
             let item = Item::Change { topic: topic.clone(), at: time::now(), payload: payload.to_owned() };
-            if !self.intake.add(item) {
+            if !self.intake.add(item).await {
                 self.metrics.dropped.inc();
             }
         } else if notification.channel() == &*self.own
             && let Ok(at) = payload.parse()
         {
             // In this order: who has heard the mark finds it in the backlog.
-            self.intake.add(Item::Mark(at));
+            self.intake.add(Item::Mark(at)).await;
             self.heard.send_replace(at);
         }
     }
 }
 
-/// Drives the connection, and never waits for anything else: a listener that does not read makes
+/// Drives the connection. It never waits for a bus that is away: a listener that does not read makes
 /// the server's notification queue grow, and when that is full, everybody's commits fail. Returns
 /// why the connection ended.
-async fn pump(mut connection: Connection, sorter: Sorter) -> String {
+async fn pump(mut connection: Connection, mut sorter: Sorter) -> String {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
-            Some(Ok(AsyncMessage::Notification(notification))) => sorter.take(&notification),
+            Some(Ok(AsyncMessage::Notification(notification))) => sorter.take(&notification).await,
             Some(Ok(AsyncMessage::Notice(notice))) => tracing::debug!("PostgreSQL: {}", notice.message()),
             Some(Ok(_)) => {}
             Some(Err(error)) => return describe(&error),

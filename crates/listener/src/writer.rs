@@ -59,6 +59,8 @@ pub(crate) struct Writer<'a> {
     begun: bool,
     /// Whether the bus was ever told: from then on, telling it again is a repair.
     known: bool,
+    /// Why this feed was begun.
+    reason: Reason,
     /// Where the bus ends; while not `begun`, where it is to begin.
     held: Offset,
     tail: Tail,
@@ -74,7 +76,7 @@ impl<'a> Writer<'a> {
     /// A writer of a new feed. `epoch` was taken from the database, under the leader's lock.
     pub(crate) fn new(publisher: &'a mut Publisher, catalogue: Catalogue, epoch: u64, metrics: Metrics) -> Self {
         let feed = FeedId::random();
-        let mut this = Self {
+        Self {
             publisher,
             catalogue,
             metrics,
@@ -83,14 +85,13 @@ impl<'a> Writer<'a> {
             epoch,
             begun: false,
             known: false,
+            reason: Reason::Session,
             held: 0,
             tail: Tail::default(),
             at: Micros::try_from(epoch).unwrap_or(Micros::MAX),
             mark_due: false,
             marked: None,
-        };
-        this.begin_feed(Reason::Session);
-        this
+        }
     }
 
     /// Leaves the feed and begins another, from nothing. What was not published is dropped; returns
@@ -105,9 +106,9 @@ impl<'a> Writer<'a> {
         self.tail = Tail::default();
         self.begun = false;
         self.known = false;
+        self.reason = reason;
         self.held = 0;
         self.marked = None;
-        self.metrics.feed_begun(reason.as_str());
         dropped
     }
 
@@ -189,7 +190,9 @@ impl<'a> Writer<'a> {
         match self.publisher.begin(&term).await? {
             Answer::Applied | Answer::Already => {
                 self.begun = true;
-                self.known = true;
+                if !std::mem::replace(&mut self.known, true) {
+                    self.metrics.feed_begun(self.reason.as_str());
+                }
                 Ok(Step::Moved)
             }
             // It holds this very feed: go on where it ends.
