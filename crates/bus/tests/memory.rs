@@ -1,5 +1,7 @@
 //! The promises of the bus, kept by the one in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
 use bus::{Bus, MemoryBus, Retention};
 
 mod contract;

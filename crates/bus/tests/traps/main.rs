@@ -1,6 +1,8 @@
 //! The ways in which Redis, its clients and the network lose messages without a word, each against
 //! real servers: what was lost is told, and everything comes back by itself.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
 mod floods;
 mod half_done;
 mod lost_data;

@@ -1,9 +1,13 @@
 //! The promises of the bus, kept by the one over Redis.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
 use bus::{Bus, RedisBus, RedisSettings, Retention};
 use e2e::redis::RedisServer;
 
+#[path = "../contract/mod.rs"]
 mod contract;
+mod model;
 
 struct Redis {
     server: RedisServer,
