@@ -135,7 +135,9 @@ impl Feed {
             match tokio::time::timeout(SILENCE, self.subscription.next()).await {
                 Ok(Event::Batch(batch)) => self.take(batch).await,
                 Ok(Event::Gap) => {
-                    self.metrics.gap(self.source);
+                    if self.position.is_some() {
+                        self.metrics.gap(self.source);
+                    }
                     self.repair().await;
                 }
                 Ok(Event::Lost) => self.set_state(FeedState::Lost),

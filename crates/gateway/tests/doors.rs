@@ -1,5 +1,7 @@
 //! Plain endpoints, HTTP, limits and the drain, over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The native protocol, over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod support;
 
 use bus::{Answer, MemoryBus, Retention, Term};

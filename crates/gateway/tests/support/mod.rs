@@ -34,7 +34,8 @@ impl TestGateway {
     }
 
     pub async fn over(bus: MemoryBus, flags: &[&str], config: &str) -> Self {
-        let flags = ["gateway", "--bind", "127.0.0.1:0", "--shards", "2"].into_iter().chain(flags.iter().copied());
+        let bind: &[&str] = if flags.contains(&"--bind") { &[] } else { &["--bind", "127.0.0.1:0"] };
+        let flags = ["gateway", "--shards", "2"].iter().chain(bind).chain(flags).copied();
         let settings = Settings::try_parse_from(flags).unwrap();
         let config = Config::parse(config).unwrap();
         let gateway = Gateway::bind(settings, config, Bus::Memory(bus.clone())).await.unwrap();
