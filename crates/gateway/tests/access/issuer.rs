@@ -145,7 +145,7 @@ impl Provider {
         let state = Arc::new(ProviderState { answer: Mutex::default(), requests: AtomicUsize::new(0) });
         let this = Self { url: jwks_url(address), state: state.clone() };
         this.serve(keys);
-        let router = Router::new().route("/jwks", get(jwks)).with_state(state);
+        let router = Router::new().route("/jwks", get(jwks)).route("/moved", get(moved)).with_state(state);
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         this
     }
@@ -171,5 +171,10 @@ pub fn jwks_url(address: SocketAddr) -> String {
 async fn jwks(State(state): State<Arc<ProviderState>>) -> impl IntoResponse {
     state.requests.fetch_add(1, Ordering::SeqCst);
     let (status, body) = state.answer.lock().unwrap().clone();
-    (status, [("location", "http://127.0.0.1:1/")], body)
+    (status, [("location", "/moved")], body)
+}
+
+/// Where a redirect would lead, if it were followed.
+async fn moved(State(state): State<Arc<ProviderState>>) -> impl IntoResponse {
+    state.answer.lock().unwrap().1.clone()
 }

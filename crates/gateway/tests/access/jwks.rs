@@ -54,6 +54,9 @@ async fn tokens_with_unknown_keys_cannot_make_the_gateway_hammer_the_provider() 
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
+    for n in 0..20 {
+        assert!(!is_good(&access, &Key::ed25519(&format!("later {n}"))).await);
+    }
     assert_eq!(provider.requests(), 2, "one at start, one for all the unknown keys");
     assert!(is_good(&access, &key).await);
 }
