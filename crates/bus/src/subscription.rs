@@ -9,7 +9,9 @@ pub enum Event {
     Batch(Batch),
     /// Something may have been missed: at the start, after a reconnect, after a lag, or because a
     /// batch does not continue the position. Read the head, repair from the histories, then say
-    /// where you are with [`Subscription::set_position`]. What arrives meanwhile waits.
+    /// where you are with [`Subscription::set_position`]. What arrives meanwhile waits. A head that
+    /// ends before where you are is that of a bus that lost data and is being refilled: stay where
+    /// you are, for going back would show changes twice.
     Gap,
     /// The connection is lost. It is being renewed for ever; a [`Event::Gap`] follows when it is
     /// there.

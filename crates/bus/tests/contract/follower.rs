@@ -91,6 +91,8 @@ impl Follower {
         };
         let end = Position { feed: head.feed.clone(), epoch: head.epoch, last: head.last };
         let from = match &self.position {
+            // It lost data and is being refilled: going back would show changes twice.
+            Some(from) if from.feed == head.feed && head.last < from.last => return None,
             Some(from) if from.feed == head.feed => from.last,
             Some(_) => {
                 self.resets += 1;

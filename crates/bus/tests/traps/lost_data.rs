@@ -261,4 +261,12 @@ async fn after_the_head_was_evicted_old_entries_do_not_count() {
     }
     assert_eq!(history(1).await, History::Trimmed);
     assert_eq!(offsets(history(2).await, 2), [3, 4, 5]);
+
+    // The same where the bus ended: what lies there may lack something that nobody knows of.
+    server.command::<()>(&["DEL", "test:{notify}:head"]).await.unwrap();
+    assert_eq!(publisher.begin(&term("aaa", 5, 5)).await.unwrap(), Answer::Applied);
+    publisher.publish(&batch("aaa", 5, 5, &["a"])).await.unwrap();
+    assert_eq!(history(4).await, History::Trimmed);
+    assert_eq!(offsets(history(5).await, 5), [6]);
+    assert_eq!(server.command::<u64>(&["XLEN", "test:{notify}:h:aaa:a"]).await.unwrap(), 1);
 }
