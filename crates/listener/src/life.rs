@@ -68,9 +68,13 @@ impl Life {
     async fn session(&mut self, outage: &mut Outage, backoff: &mut Backoff) -> Result<(), Lost> {
         let Some((session, outlet)) = self.connect().await? else { return Ok(()) };
         let lock = LeaderLock::of(&self.config.namespace);
-        let mut result = self.stand_by(&session, lock, outage, backoff).await;
+        let mut works = || {
+            outage.mended();
+            backoff.reset();
+        };
+        let mut result = self.stand_by(&session, lock, &mut works).await;
         if let Ok(true) = result {
-            result = self.lead(&session, outlet, lock).await.map(|()| false);
+            result = self.lead(&session, outlet, lock, &mut works).await.map(|()| false);
         }
         session.close().await;
         result.map(drop)
@@ -94,22 +98,14 @@ impl Life {
     /// Asks for the leader's lock until it is ours; `false`: shut down. Neither inside a
     /// transaction, which would hold up the clean-up of the whole database, nor with LISTEN, which
     /// would hold up that of the notification queue.
-    async fn stand_by(
-        &self,
-        session: &Session,
-        lock: LeaderLock,
-        outage: &mut Outage,
-        backoff: &mut Backoff,
-    ) -> Result<bool, Lost> {
+    async fn stand_by(&self, session: &Session, lock: LeaderLock, works: &mut impl FnMut()) -> Result<bool, Lost> {
         let mut said = false;
         loop {
             self.pulse.beat();
-            let ours = session.try_lock(lock).await?;
-            outage.mended();
-            backoff.reset();
-            if ours {
+            if session.try_lock(lock).await? {
                 return Ok(true);
             }
+            works();
             if !std::mem::replace(&mut said, true) {
                 tracing::info!("another listener is active: standing by");
                 self.condition.send_replace(Condition { role: Role::Standby, bus: None, marked: None });
@@ -123,12 +119,28 @@ impl Life {
     }
 
     /// Leads until the session ends (an error), or the shutdown.
-    async fn lead(&mut self, session: &Session, outlet: Outlet, lock: LeaderLock) -> Result<(), Lost> {
+    async fn lead(
+        &mut self,
+        session: &Session,
+        outlet: Outlet,
+        lock: LeaderLock,
+        works: &mut impl FnMut(),
+    ) -> Result<(), Lost> {
+        let ascend = async {
+            // After the lock: so it is higher than that of any leader before, whatever this
+            // machine's clock says. LISTEN comes last: what is notified from then on belongs to the
+            // new feed.
+            let epoch = session.clock().await?;
+            session.listen().await?;
+            session.prove(&self.config.postgres).await?;
+            Ok::<_, Lost>(epoch)
+        };
+        let epoch = tokio::select! {
+            epoch = ascend => epoch?,
+            () = self.shutdown.cancelled() => return session.release(lock).await.or(Ok(())),
+        };
+        works();
         self.condition.send_replace(Condition { role: Role::Leader(None), bus: None, marked: None });
-        // After the lock: so it is higher than that of any leader before, whatever this machine's
-        // clock says. LISTEN comes last: what is notified from then on belongs to the new feed.
-        let epoch = session.clock().await?;
-        session.listen().await?;
         let catalogue = Catalogue::of_channels(self.config.channels.iter().cloned());
         let writer = Writer::new(&mut self.publisher, catalogue, epoch, self.metrics.clone());
         tracing::info!(feed = %writer.feed(), epoch, channels = self.config.channels.len(), "active");

@@ -52,7 +52,7 @@ pub(crate) enum Lost {
     )]
     InRecovery,
     #[error(
-        "our own notification did not come back within {} s: is this a direct connection? PgBouncer in \
+        "a notification to ourselves did not arrive within {} s: is this a direct connection? PgBouncer in \
          transaction mode loses LISTEN",
         PATIENCE.as_secs()
     )]
@@ -177,6 +177,35 @@ impl Session {
                 let queue_usage = usage.parse().map_err(|_| Lost::Strange("its queue's usage"))?;
                 Ok(Some(SelfNotify { queue_usage, backend: backend.clone() }))
             }
+        }
+    }
+
+    /// Makes sure that notifications of others reach us too. A pooler that gives the server's
+    /// connection to others between our statements (PgBouncer in transaction mode) hands us what we
+    /// notify ourselves, with the answer to that statement, and loses all the rest. So this one
+    /// comes from a connection of its own, while ours is idle.
+    pub(crate) async fn prove(&self, postgres: &PostgresSettings) -> Result<(), Lost> {
+        let mut heard = self.heard();
+        heard.mark_unchanged();
+        let (other, connection) = match postgres.connect().await {
+            Ok(connected) => connected,
+            Err(error) => {
+                tracing::warn!(%error, "no second connection to prove that notifications of others come through");
+                return Ok(());
+            }
+        };
+        let connection = tokio::spawn(connection);
+        let notified = timeout(PATIENCE, other.batch_execute(&self.beat_sql)).await;
+        drop(other);
+        if !matches!(notified, Ok(Ok(()))) {
+            tracing::warn!(?notified, "could not prove that notifications of others come through");
+            connection.abort();
+            return Ok(());
+        }
+        match self.patiently(heard.changed()).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(self.ended().await),
+            None => Err(Lost::Deaf),
         }
     }
 
