@@ -7,10 +7,14 @@ use axum::{
     Json, Router,
     extract::{ConnectInfo, Path, Request, State},
     http::{HeaderValue, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use protocol::{ErrorCode, Topic, config::Config, config::Wrap};
+use protocol::{
+    ErrorCode, Topic,
+    config::{Config, Wrap},
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -57,12 +61,17 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
         let serve = move |State(front): State<Front>, request: Request| open(front, door.clone(), request);
         router = router.route(&endpoint.path, any(serve));
     }
+    let metrics = front.metrics.clone();
+    let ingest = ingest.layer(map_response(move |response: Response| {
+        metrics.ingested(response.status().as_u16());
+        std::future::ready(response)
+    }));
     let name = HeaderValue::from_str(&front.name).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
     router
         .with_state(front)
         .merge(ingest)
         .fallback(async || problem(StatusCode::NOT_FOUND, "not_found", "nothing is served at this path"))
-        .layer(axum::middleware::map_response(move |mut response: Response| {
+        .layer(map_response(move |mut response: Response| {
             response.headers_mut().insert("x-rowcast-gateway", name.clone());
             std::future::ready(response)
         }))

@@ -26,6 +26,11 @@ struct ByCode {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStatus {
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     reason: &'static str,
 }
@@ -77,6 +82,8 @@ metrics! {
     denied: Family<ByCode, Counter> = "denied";
     /// Connections that the gateway closed.
     closes: Family<ByCode, Counter> = "closes";
+    /// POSTs to ingest paths, by the status of the answer.
+    ingests: Family<ByStatus, Counter> = "ingests";
     /// Client messages that were refused.
     errors: Family<ByCode, Counter> = "errors";
     /// Changes that arrived from the bus.
@@ -123,6 +130,10 @@ impl Metrics {
 
     pub(crate) fn denied(&self, code: &'static str) {
         self.inner.denied.get_or_create(&ByCode { code }).inc();
+    }
+
+    pub(crate) fn ingested(&self, status: u16) {
+        self.inner.ingests.get_or_create(&ByStatus { status }).inc();
     }
 
     pub(crate) fn closed(&self, close: Close) {

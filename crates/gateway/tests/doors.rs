@@ -209,3 +209,15 @@ async fn serving_more_than_this_machine_needs_a_word() {
     assert!(refused.contains("0.0.0.0") && refused.contains("--anonymous"), "{refused}");
     assert!(bind(&["--anonymous"]).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_post_is_counted_by_its_answer() {
+    let config = "[[ingest]]\npath = \"/api/a/\"\ntable = \"a\"\ncolumns = [\"x\"]\n";
+    let gateway = TestGateway::start(&[], config).await;
+    let post = "POST /api/a/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 7\r\n\r\n{\"x\":1}";
+    assert_eq!(gateway.request(post).await.0, 503, "there is no database");
+    assert_eq!(gateway.get("/api/a/").await.0, 405);
+    assert_eq!(gateway.metric("rowcast_gateway_ingests_total{status=\"503\"}").await, 1);
+    assert_eq!(gateway.metric("rowcast_gateway_ingests_total{status=\"405\"}").await, 1);
+    gateway.shutdown.cancel();
+}
