@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use bus::Bus;
 use protocol::{Source, config::Config};
-use service::{SettingsError, postgres::PostgresSettings};
+use service::{SettingsError, postgres::PostgresSettings, systemd::Pulse};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,9 @@ const SHARD_EVENTS: usize = 1024;
 
 /// Files that are not clients: listeners, the bus, the database, logs.
 const OWN_FILES: usize = 200;
+
+/// Every shard moves at least this often, whatever it is busy with.
+const ALIVE: Duration = Duration::from_secs(10);
 
 /// Accept queue of each shard.
 const BACKLOG: i32 = 4096;
@@ -99,8 +102,9 @@ impl Gateway {
         let status = feeds.iter().map(|feed| (feed.source(), feed.status())).collect();
         let readiness = Readiness::new(status, metrics.clone());
         let historian = Historian::start(&self.bus);
-        let sockets = Arc::new(Sockets::new(most + OWN_FILES / 2));
         let all = Limits::new(most, limits.max_connections_per_ip.unwrap_or(most));
+        let sockets = Sockets::new(all.clone(), most + OWN_FILES / 2);
+        let pulses: Vec<Pulse> = inboxes.iter().map(|_| Pulse::default()).collect();
         info!(address = %self.address, gateway = &*name, shards = inboxes.len(), connections = most, "serving");
 
         // The feeds outlive the shutdown: who waits for its close still gets its changes.
@@ -132,7 +136,8 @@ impl Gateway {
                 router: http::router(front, &self.config, self.ingest.clone()),
                 events,
                 newcomers: admitted,
-                sockets: Arc::clone(&sockets),
+                sockets: sockets.clone(),
+                pulse: pulses[index].clone(),
                 drain: Duration::from_millis(limits.drain_ms),
                 shutdown: shutdown.clone(),
             };
@@ -157,7 +162,7 @@ impl Gateway {
             shards.spawn(ended);
         }
         service::systemd::ready();
-        let watchdog = service::systemd::watchdog(|| true);
+        let watchdog = service::systemd::watchdog(move || pulses.iter().all(|pulse| pulse.beat_within(ALIVE)));
         tokio::select! {
             () = shutdown.cancelled() => {}
             Some(ended) = shards.join_next() => {
@@ -172,7 +177,9 @@ impl Gateway {
         }
         feeding.cancel();
         while feeding_tasks.join_next().await.is_some() {}
-        drop(watchdog);
+        if let Some(watchdog) = watchdog {
+            watchdog.abort();
+        }
         info!("stopped");
         Ok(())
     }

@@ -177,8 +177,9 @@ impl Session {
         }
     }
 
-    /// After the close frame: waits until the client hangs up, so that it can read what was sent.
-    /// The hub cuts the connection if that takes too long.
+    /// After the last message that counts: reads on until the connection ends, so that the client
+    /// can read what was sent. (To close with something unread would take it from it.) The hub ends
+    /// it when the goodbyes are said, or when that takes too long.
     async fn linger(&self, socket: &TcpStream) {
         loop {
             if socket.readable().await.is_err() {
@@ -197,7 +198,7 @@ impl Session {
     /// Acts on what the client sent; whether the connection goes on.
     async fn take(&mut self, incoming: Incoming) -> bool {
         if incoming == Incoming::Close {
-            self.shared.hub.with(|hub| hub.close(self.key, Close::Normal, ""));
+            self.shared.hub.with(|hub| hub.said_goodbye(self.key));
             return false;
         }
         if !self.rate.allow(Instant::now(), self.shared.max_messages_per_s) {

@@ -14,6 +14,7 @@ use axum::{Router, extract::ConnectInfo};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::Close;
+use service::systemd::Pulse;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -26,6 +27,7 @@ use tracing::{debug, warn};
 use crate::{
     feed::FeedEvent,
     hub::HubHandle,
+    limits::Limits,
     session::{Newcomer, Sessions},
 };
 
@@ -45,25 +47,49 @@ pub struct Shard {
     pub events: mpsc::Receiver<FeedEvent>,
     /// Who was let in.
     pub newcomers: mpsc::UnboundedReceiver<Newcomer>,
-    /// TCP connections of all shards, WebSocket or not, and how many there may be.
-    pub sockets: Arc<Sockets>,
+    /// How many sockets there may be.
+    pub sockets: Sockets,
+    /// Beats as long as the shard moves.
+    pub pulse: Pulse,
     /// Over how long clients are sent away at the end.
     pub drain: Duration,
     /// Stop accepting, send everybody away.
     pub shutdown: CancellationToken,
 }
 
-/// The count of open sockets, so that the process never runs out of files.
-#[derive(Debug)]
+/// The count of all shards' sockets, so that the process never runs out of files. Cheap to clone.
+#[derive(Clone)]
 pub struct Sockets {
-    open: AtomicUsize,
+    /// Those that are no WebSockets, or not yet.
+    plain: Arc<AtomicUsize>,
+    /// Knows those that are.
+    limits: Limits,
     most: usize,
 }
 
+/// A socket that counts until this is dropped.
+struct Counted(Arc<AtomicUsize>);
+
 impl Sockets {
-    /// At most this many.
-    pub fn new(most: usize) -> Self {
-        Self { open: AtomicUsize::new(0), most }
+    /// At most this many, besides the WebSockets that `limits` counts and together with them.
+    pub fn new(limits: Limits, most: usize) -> Self {
+        Self { plain: Arc::default(), limits, most }
+    }
+
+    fn take(&self) -> Option<Counted> {
+        let counted = Counted(Arc::clone(&self.plain));
+        let plain = self.plain.fetch_add(1, Ordering::Relaxed);
+        (plain + self.limits.count() < self.most).then_some(counted)
+    }
+
+    fn plain(&self) -> usize {
+        self.plain.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -77,12 +103,13 @@ impl Shard {
     async fn serve(self, sessions: Sessions) -> std::io::Result<()> {
         let hub = sessions.hub.clone();
         let listener = TcpListener::from_std(self.listener)?;
-        let accepting = tokio::task::spawn_local(accept(listener, self.router, self.sockets, self.shutdown.clone()));
+        let accepting =
+            tokio::task::spawn_local(accept(listener, self.router, self.sockets.clone(), self.shutdown.clone()));
         let receiving = tokio::task::spawn_local(receive(self.newcomers, sessions));
         let sweeping = tokio::task::spawn_local(sweep(hub.clone(), self.events));
-        let ticking = tokio::task::spawn_local(tick(hub.clone()));
+        let ticking = tokio::task::spawn_local(tick(hub.clone(), self.pulse));
         self.shutdown.cancelled().await;
-        drain(&hub, self.drain).await;
+        drain(&hub, self.drain, &self.sockets).await;
         for task in [accepting, receiving, sweeping, ticking] {
             task.abort();
         }
@@ -90,7 +117,7 @@ impl Shard {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, sockets: Arc<Sockets>, shutdown: CancellationToken) {
+async fn accept(listener: TcpListener, router: Router, sockets: Sockets, shutdown: CancellationToken) {
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -101,18 +128,14 @@ async fn accept(listener: TcpListener, router: Router, sockets: Arc<Sockets>, sh
                 continue;
             }
         };
-        if sockets.open.fetch_add(1, Ordering::Relaxed) >= sockets.most {
-            sockets.open.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
+        let Some(counted) = sockets.take() else { continue };
         if let Err(error) = prepare(&socket) {
             debug!(%error, "a client that left at once");
         }
-        let router = router.clone();
-        let sockets = Arc::clone(&sockets);
+        let (router, shutdown) = (router.clone(), shutdown.clone());
         tokio::task::spawn_local(async move {
-            serve_http(socket, peer, router).await;
-            sockets.open.fetch_sub(1, Ordering::Relaxed);
+            serve_http(socket, peer, router, shutdown).await;
+            drop(counted);
         });
     }
 }
@@ -126,18 +149,26 @@ fn prepare(socket: &TcpStream) -> std::io::Result<()> {
     socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
-async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router) {
+async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().call(request)
     });
-    let served = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        () = shutdown.cancelled() => {
+            // A request in hand is answered, and no other is taken.
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
     if let Err(error) = served {
         debug!(%error, "a request that could not be read");
     }
@@ -186,18 +217,19 @@ async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>) {
     }
 }
 
-async fn tick(hub: HubHandle) {
+async fn tick(hub: HubHandle, pulse: Pulse) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        pulse.beat();
         hub.with(|hub| hub.tick(Instant::now()));
     }
 }
 
 /// Sends everybody away, spread over the window so that the other gateways get them one by one.
 /// The reason tells each client how long to wait.
-async fn drain(hub: &HubHandle, window: Duration) {
+async fn drain(hub: &HubHandle, window: Duration, sockets: &Sockets) {
     let keys = hub.with(|hub| hub.keys());
     let started = tokio::time::Instant::now();
     for (index, key) in keys.iter().enumerate() {
@@ -211,7 +243,8 @@ async fn drain(hub: &HubHandle, window: Duration) {
         hub.with(|hub| hub.close(*key, Close::Restart, &reason));
     }
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    while !hub.with(|hub| hub.is_empty()) && tokio::time::Instant::now() < deadline {
+    let left = || !hub.with(|hub| hub.is_empty()) || sockets.plain() > 0;
+    while left() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -221,3 +221,35 @@ async fn a_post_is_counted_by_its_answer() {
     assert_eq!(gateway.metric("rowcast_gateway_ingests_total{status=\"405\"}").await, 1);
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn after_the_goodbyes_the_gateway_hangs_up_at_once() {
+    use futures_util::StreamExt;
+    let gateway = TestGateway::start(&[], "").await;
+    let mut client = gateway.connect("/rowcast").await;
+    let started = Instant::now();
+    client.stream.close(None).await.unwrap();
+    while client.stream.next().await.is_some() {}
+    assert!(started.elapsed() < Duration::from_secs(2), "browsers wait for that before they say onclose");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_request_in_hand_is_answered_before_the_gateway_ends() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let config = "[[ingest]]\npath = \"/api/a/\"\ntable = \"a\"\ncolumns = [\"x\"]\n";
+    let gateway = TestGateway::start(&[], config).await;
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let head =
+        "POST /api/a/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    // It is in hand as soon as somebody waits for its body.
+    while !gateway.get("/metrics").await.1.contains("rowcast_gateway_ready 1") {}
+    gateway.shutdown.cancel();
+    while Client::connect(gateway.address, "/rowcast", &[]).await.is_ok() {}
+    socket.write_all(b"{\"x\":1}").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "there is no database, but there is an answer: {answer}");
+    gateway.running.await.unwrap().unwrap();
+}

@@ -31,6 +31,8 @@ pub(super) struct Conn {
     pub room: Option<Rc<Notify>>,
     /// Since when it is being closed; nothing more is sent then.
     pub closing: Option<Instant>,
+    /// Whether the client's close frame has come. The server hangs up first (RFC 6455, 7.1.1).
+    pub said_goodbye: bool,
     /// When it was last heard of.
     pub heard: Instant,
     /// When it was last pinged.
@@ -84,6 +86,7 @@ impl Conn {
             stuck_since: None,
             room: None,
             closing: None,
+            said_goodbye: false,
             heard: Instant::now(),
             pinged: Instant::now(),
             expires: None,

@@ -220,6 +220,15 @@ impl Hub {
         self.mark_dirty(key.index);
     }
 
+    /// The client has said goodbye: answer it if it was the first to do so, then hang up.
+    pub fn said_goodbye(&mut self, key: ConnKey) {
+        self.close(key, Close::Normal, "");
+        if let Some(conn) = self.conn_mut(key) {
+            conn.said_goodbye = true;
+            self.mark_dirty(key.index);
+        }
+    }
+
     /// When the connection must be gone, and why.
     pub fn expire_at(&mut self, key: ConnKey, expires: Option<(Instant, &'static str)>) {
         if let Some(conn) = self.conn_mut(key) {
@@ -298,7 +307,7 @@ impl Hub {
         {
             room.notify_waiters();
         }
-        if flushed == Flushed::Dead {
+        if flushed == Flushed::Dead || (flushed == Flushed::All && conn.said_goodbye) {
             conn.cut();
         }
         self.metrics.written(written);
