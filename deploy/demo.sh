@@ -116,8 +116,8 @@ settings() {
 }
 
 run_listener() { settings "$bin/listener" --status-bind "127.0.0.1:$status_port"; }
-run_gateway_1() { settings "$bin/gateway" --bind "127.0.0.1:$gateway_1_port"; }
-run_gateway_2() { settings "$bin/gateway" --bind "127.0.0.1:$gateway_2_port"; }
+run_gateway_1() { settings "$bin/gateway" --name gateway-1 --bind "127.0.0.1:$gateway_1_port"; }
+run_gateway_2() { settings "$bin/gateway" --name gateway-2 --bind "127.0.0.1:$gateway_2_port"; }
 
 run_nginx() {
   cd "$data/nginx"
