@@ -1,0 +1,153 @@
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+/// Measures rowcast on this machine; the table goes to standard output.
+///
+/// Starts its own PostgreSQL, Redis, listener and gateways (the release builds beside this program)
+/// and ends them. Servers run on all cores but the last, the load client on the last one. Without a
+/// command, everything is measured; that takes about five minutes.
+#[derive(Debug, clap::Parser)]
+#[command(name = "bench", version)]
+pub struct Args {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Runs of each measurement; the table has their median and range.
+    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
+
+    /// Seconds that a run measures, after its warm-up.
+    #[arg(long, global = true, default_value = "10", value_parser = seconds, value_name = "S")]
+    pub seconds: Duration,
+
+    /// Also write every run's figures to this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Let the system place servers and load client, instead of pinning them.
+    #[arg(long, global = true)]
+    pub no_pin: bool,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// From a writer's INSERT to each client's socket, at a fixed rate
+    Latency(Latency),
+    /// Deliveries a second, and what they cost
+    Throughput(Throughput),
+    /// Memory of connections that wait
+    Idle(Idle),
+    /// The floor: a bare loop of writes (started by the others)
+    #[command(hide = true)]
+    Floor(Floor),
+}
+
+/// Clients and rates of `bench latency`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Latency {
+    /// Clients, over two gateways.
+    #[arg(long, default_value_t = 500, value_parser = clients())]
+    pub clients: u32,
+    /// Changes a second, one run after the other.
+    #[arg(long, default_value = "2,10", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rates: Vec<u32>,
+}
+
+/// Clients and loads of `bench throughput`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Throughput {
+    /// Clients, over all gateways.
+    #[arg(long, default_value_t = 1000, value_parser = clients())]
+    pub clients: u32,
+    /// Gateways, one run after the other.
+    #[arg(long, default_value = "2,1", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub gateways: Vec<u32>,
+    /// Rows a statement, and changes that may be under way before the writer waits.
+    #[arg(long, default_value = "1:2,32:512", value_delimiter = ',', value_name = "ROWS:AHEAD")]
+    pub loads: Vec<Offered>,
+}
+
+/// Connections of `bench idle`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Idle {
+    /// Connections, over two gateways. The client's end of each is a file of this process too.
+    #[arg(long, default_value_t = 10_000, value_parser = clients())]
+    pub connections: u32,
+}
+
+/// The loop of writes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Floor {
+    /// Port on 127.0.0.1.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// Sockets to wait for.
+    #[arg(long)]
+    pub clients: u32,
+    /// Bytes of a payload.
+    #[arg(long)]
+    pub bytes: usize,
+    /// Frames in a write.
+    #[arg(long)]
+    pub joined: u32,
+    /// Passes a second; 0 is as fast as sockets take it.
+    #[arg(long)]
+    pub rate: u32,
+    /// Seconds after which it ends by itself.
+    #[arg(long)]
+    pub at_most: u64,
+}
+
+/// How a writer loads the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offered {
+    /// Rows of a statement, which are one transaction.
+    pub rows: u32,
+    /// Changes that may be under way.
+    pub ahead: u32,
+}
+
+impl FromStr for Offered {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once(':').and_then(|(rows, ahead)| Some((rows.parse().ok()?, ahead.parse().ok()?)));
+        match parsed {
+            Some((rows @ 1..=1000, ahead @ 1..=100_000)) if ahead >= rows => Ok(Self { rows, ahead }),
+            _ => Err("ROWS:AHEAD is 1 to 1000 rows, and at least as many changes ahead, as in 32:512".into()),
+        }
+    }
+}
+
+/// The defaults of a command, for when none is given.
+pub fn defaults<T: clap::Args>() -> T {
+    let command = T::augment_args(clap::Command::new("bench"));
+    let matches = command.get_matches_from(["bench"]);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn clients() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=19_000)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("1 to 600 seconds".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_flags_are_sound_and_a_command_is_not_needed() {
+        Args::command().debug_assert();
+        assert!(Args::parse_from(["bench"]).command.is_none());
+        assert_eq!(defaults::<Latency>().rates, [2, 10]);
+        assert!("8:4".parse::<Offered>().is_err());
+    }
+}

@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    args::{Floor, Latency},
+    connect::connect,
+    floor,
+    load::{Load, Tally},
+    recipe::{P50_MS, P99_MS, RATE},
+    report::{Measure, Report},
+    stage::{PATH, Stage},
+};
+
+/// Inserts before anything counts: new connections are slower at first.
+const WARM: u32 = 50;
+/// How long the last change may take to arrive.
+pub const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+
+/// One run at one rate, and the floor's right after it.
+pub async fn run(stage: &Stage, what: &Latency, rate: u32, time: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let (ours, bytes) = rowcast(stage, what, rate, time).await?;
+    report.faults(&ours, time);
+    let floor = bare(stage, what, rate, time, bytes).await?;
+    let ms = |tally: &Tally, quantile| tally.latency.value_at_quantile(quantile) as f64 / 1000.0;
+    let known = |recipe| (rate == RATE && what.clients == 500).then_some(recipe);
+    let rows = [("p50", 0.5, known(P50_MS)), ("p99", 0.99, known(P99_MS)), ("max", 1.0, None)];
+    for (name, quantile, recipe) in rows {
+        let measure = Measure {
+            case: format!("{} clients of 2 gateways, {rate} changes/s: from INSERT to socket", what.clients),
+            what: name,
+            unit: "ms",
+            less_is_better: true,
+            recipe,
+        };
+        report.add(measure, ms(&ours, quantile), Some(ms(&floor, quantile)));
+    }
+    Ok(())
+}
+
+async fn rowcast(stage: &Stage, what: &Latency, rate: u32, time: Duration) -> anyhow::Result<(Tally, usize)> {
+    let gateways = stage.gateways(2).await?;
+    let mut writer = stage.writer().await?;
+    let clients = connect(&gateways.addresses(), PATH, what.clients as usize)?;
+    let load = Load::start(clients, writer.last(), &stage.cores)?;
+    for _ in 0..WARM {
+        writer.insert(1).await?;
+        sleep(Duration::from_millis(20)).await;
+    }
+    // Whoever is late shows as missing in the end.
+    drop(timeout(ARRIVES_WITHIN, load.all_have(u64::from(WARM))).await);
+    load.progress.record(true);
+    // The load client looks up when something comes, or every 20 ms.
+    sleep(Duration::from_millis(50)).await;
+    writer.pace(rate, time).await?;
+    drop(timeout(ARRIVES_WITHIN, load.all_have(u64::from(WARM) + u64::from(rate) * time.as_secs())).await);
+    let counts = load.progress.counts();
+    let tally = gateways.end(load, writer.last())?;
+    Ok((tally, (counts.bytes / counts.changes.max(1)) as usize))
+}
+
+async fn bare(stage: &Stage, what: &Latency, rate: u32, time: Duration, bytes: usize) -> anyhow::Result<Tally> {
+    let at_most = time.as_secs() + 60;
+    let settings = Floor { port: 0, clients: what.clients, bytes, joined: 1, rate, at_most };
+    let process = floor::start(&stage.cores, &settings)?;
+    let load = Load::start(connect(&[process.address()], "/", what.clients as usize)?, 0, &stage.cores)?;
+    timeout(ARRIVES_WITHIN, load.all_have(floor::WARM)).await?;
+    load.progress.record(true);
+    sleep(time).await;
+    load.end(None)
+}

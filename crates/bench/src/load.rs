@@ -1,0 +1,227 @@
+//! The load client: any number of sockets, one thread, one buffer. It must never be what limits a
+//! run, so nothing is allocated or copied per frame, and its own share of its core is reported.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use rustix::{
+    buffer::spare_capacity,
+    event::{Timespec, epoll},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{
+    connect::Client,
+    order::{Faults, Order},
+    payload::{Reader, now_us},
+    pin::Cores,
+    progress::{Counts, Progress},
+    wire::{self, Kind},
+};
+
+/// What is read at once; also the longest frame that is understood.
+const BUFFER_BYTES: usize = 256 * 1024;
+const EVENTS: usize = 256;
+/// How soon it notices that it is to stop.
+const LOOK_AROUND: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// Latencies above count as this: a minute.
+const MOST_US: u64 = 60_000_000;
+
+/// A running load client.
+pub struct Load {
+    pub progress: Arc<Progress>,
+    pub clients: u64,
+    thread: JoinHandle<anyhow::Result<Crowd>>,
+}
+
+/// What the clients have seen.
+pub struct Tally {
+    /// Microseconds from the writer's clock to the read, of what came while recording.
+    pub latency: Histogram<u64>,
+    pub faults: Faults,
+    /// CPU seconds of the load client's thread while recording.
+    pub cpu_s: f64,
+}
+
+struct Crowd {
+    progress: Arc<Progress>,
+    clients: Vec<Member>,
+    reader: Reader,
+    tally: Tally,
+    recording_since: Option<f64>,
+}
+
+struct Member {
+    stream: TcpStream,
+    order: Order,
+    /// The beginning of a frame whose end has not come.
+    rest: Vec<u8>,
+}
+
+impl Load {
+    /// Starts reading. The first change that each client is to see is the one after `last`.
+    pub fn start(clients: Vec<Client>, last: u64, cores: &Cores) -> anyhow::Result<Self> {
+        let progress = Arc::new(Progress::default());
+        let count = clients.len() as u64;
+        let member = |Client { stream, rest }| Member { stream, order: Order::after(last), rest };
+        let mut crowd = Crowd {
+            progress: Arc::clone(&progress),
+            clients: clients.into_iter().map(member).collect(),
+            reader: Reader::new(),
+            tally: Tally { latency: Histogram::new_with_bounds(1, MOST_US, 3)?, faults: Faults::default(), cpu_s: 0.0 },
+            recording_since: None,
+        };
+        let cores = cores.clone();
+        let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
+            cores.as_load()?;
+            crowd.run()?;
+            Ok(crowd)
+        })?;
+        Ok(Self { progress, clients: count, thread })
+    }
+
+    /// Waits until every client has this many changes.
+    pub async fn all_have(&self, changes: u64) {
+        self.progress.reach(changes * self.clients).await;
+    }
+
+    /// Ends it. Clients that have not seen every change up to `last` have missed some; without it
+    /// only holes count.
+    pub fn end(self, last: Option<u64>) -> anyhow::Result<Tally> {
+        self.progress.stop();
+        let crowd = self.thread.join().ok().context("the load client panicked")??;
+        let mut tally = crowd.tally;
+        if let Some(last) = last {
+            crowd.clients.iter().for_each(|client| client.order.end(last, &mut tally.faults));
+        }
+        Ok(tally)
+    }
+}
+
+impl Crowd {
+    fn run(&mut self) -> anyhow::Result<()> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (index, client) in self.clients.iter().enumerate() {
+            epoll::add(&epoll, &client.stream, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
+        }
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut events = Vec::with_capacity(EVENTS);
+        while !self.progress.is_stopped() {
+            self.note_recording();
+            events.clear();
+            match epoll::wait(&epoll, spare_capacity(&mut events), Some(&LOOK_AROUND)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            for event in &events {
+                let count = self.read(event.data.u64() as usize, &mut buffer, &epoll)?;
+                // After each read: the writer waits for it.
+                self.progress.count(count);
+            }
+        }
+        self.note_recording();
+        Ok(())
+    }
+
+    /// One read of one socket; the rest of what it has comes with its next turn.
+    fn read(&mut self, index: usize, buffer: &mut [u8], epoll: &OwnedFd) -> anyhow::Result<Counts> {
+        let client = &mut self.clients[index];
+        let before = client.rest.len();
+        buffer[..before].copy_from_slice(&client.rest);
+        let read = match client.stream.read(&mut buffer[before..]) {
+            Ok(read @ 1..) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Counts::default()),
+            Ok(0) | Err(_) => {
+                epoll::delete(epoll, &client.stream)?;
+                self.tally.faults.cut_off += 1;
+                return Ok(Counts::default());
+            }
+        };
+        let now = now_us();
+        let mut counts = Counts { reads: 1, ..Counts::default() };
+        let mut left = &buffer[..before + read];
+        while let Some(frame) = wire::take(&mut left) {
+            match frame.kind {
+                Kind::Data => {
+                    let Some(stamp) = self.reader.read(frame.payload) else { continue };
+                    client.order.see(stamp.id, &mut self.tally.faults);
+                    counts.changes += 1;
+                    counts.bytes += frame.payload.len() as u64;
+                    if self.recording_since.is_some() {
+                        self.tally.latency.saturating_record(now.saturating_sub(stamp.sent_us).max(1));
+                    }
+                }
+                // A socket that is too full for a pong is not idle either.
+                Kind::Ping => drop(client.stream.write(&wire::pong(frame.payload))),
+                Kind::Pong | Kind::Close => {}
+            }
+        }
+        anyhow::ensure!(left.len() < BUFFER_BYTES, "a frame of more than {BUFFER_BYTES} bytes");
+        client.rest.clear();
+        client.rest.extend_from_slice(left);
+        Ok(counts)
+    }
+
+    fn note_recording(&mut self) {
+        let wanted = self.progress.is_recording() && !self.progress.is_stopped();
+        match self.recording_since {
+            None if wanted => self.recording_since = Some(thread_cpu_s()),
+            Some(since) if !wanted => {
+                self.tally.cpu_s += thread_cpu_s() - since;
+                self.recording_since = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn thread_cpu_s() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::payload::{Stamp, made};
+
+    fn frame(id: u64) -> Vec<u8> {
+        let mut frame = Vec::new();
+        wire::write_text(&mut frame, &made(Stamp { id, sent_us: now_us() }, 200));
+        frame
+    }
+
+    #[tokio::test]
+    async fn frames_cut_anywhere_are_counted_and_what_is_missing_or_repeated_shows() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        // What came with the handshake counts as well.
+        let bytes: Vec<u8> = [8, 9, 11, 11, 12].into_iter().flat_map(frame).collect();
+        let client = Client { stream, rest: bytes[..300].to_vec() };
+        let load = Load::start(vec![client], 7, &Cores::split(false).unwrap()).unwrap();
+        load.progress.record(true);
+        for piece in bytes[300..].chunks(97) {
+            server.write_all(piece).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+        load.all_have(5).await;
+        server.write_all(&[0x89, 1, b'p']).unwrap();
+        let mut pong = [0; 7];
+        server.read_exact(&mut pong).unwrap();
+        assert_eq!(pong, [0x8A, 0x81, 0, 0, 0, 0, b'p']);
+        let tally = load.end(Some(14)).unwrap();
+        assert_eq!(tally.faults, Faults { missing: 3, repeated: 1, ..Faults::default() });
+        assert!((3..=5).contains(&tally.latency.len()), "{}", tally.latency.len());
+    }
+}

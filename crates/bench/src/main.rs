@@ -1,0 +1,68 @@
+//! `make bench`: how late and how many, at what cost, beside a bare loop of writes on the same
+//! machine and the figures of the Django recipe.
+//!
+//! Real parts all the way: PostgreSQL with the recipe's trigger, a listener, Redis, gateways. The
+//! load client and the writer are in this process; each part is measured from outside, by /proc.
+
+// Results go to standard output, progress to standard error: it is a program for the terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod args;
+mod connect;
+mod figure;
+mod floor;
+mod idle;
+mod latency;
+mod load;
+mod machine;
+mod order;
+mod payload;
+mod pin;
+mod process;
+mod progress;
+mod recipe;
+mod report;
+mod stage;
+mod suite;
+mod throughput;
+mod usage;
+mod wire;
+mod writer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Args, Command};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether nothing was missing, repeated, out of order or cut off.
+async fn run(args: Args) -> anyhow::Result<bool> {
+    if let Some(Command::Floor(floor)) = &args.command {
+        return floor::serve(floor).map(|()| true);
+    }
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let report = tokio::select! {
+        report = tokio::time::timeout(suite::AT_MOST, suite::run(&args)) => report??,
+        // Dropping the suite ends what it has started.
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+    };
+    println!("{}", report.markdown());
+    if let Some(path) = &args.json {
+        std::fs::write(path, format!("{:#}\n", report.json()))?;
+    }
+    Ok(report.is_faultless())
+}

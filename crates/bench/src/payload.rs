@@ -1,0 +1,71 @@
+//! What is sent: the payload of the recipe's sensor trigger. Its `id` says which change it is, and
+//! its metadata carry the writer's clock.
+
+use memchr::memmem::Finder;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Makes a payload as long as it is in a real dashboard.
+pub const LOCATION: &str = "building 7, second floor, hall 3, press line B, motor 12";
+
+/// Microseconds of a clock that all processes of this machine share.
+pub fn now_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+/// Reads payloads, at a cost of some 20 ns.
+pub struct Reader {
+    id: Finder<'static>,
+    sent: Finder<'static>,
+}
+
+/// Which change a payload is, and when it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub id: u64,
+    pub sent_us: u64,
+}
+
+impl Reader {
+    pub fn new() -> Self {
+        Self { id: Finder::new(br#""id" : "#), sent: Finder::new(br#""sent": "#) }
+    }
+
+    /// `None` if it is not one of ours.
+    pub fn read(&self, payload: &[u8]) -> Option<Stamp> {
+        let after = |finder: &Finder<'_>, bytes: &[u8]| finder.find(bytes).map(|at| at + finder.needle().len());
+        let id_at = after(&self.id, payload)?;
+        let rest = &payload[id_at..];
+        let sent_at = after(&self.sent, rest)?;
+        Some(Stamp { id: number(rest), sent_us: number(&rest[sent_at..]) })
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
+/// A payload of this many bytes, for the floor.
+pub fn made(stamp: Stamp, bytes: usize) -> Vec<u8> {
+    let Stamp { id, sent_us } = stamp;
+    let mut payload = format!(r#"{{"id" : {id}, "metadata" : {{"sent": {sent_us}, "location": ""#).into_bytes();
+    payload.resize(bytes.saturating_sub(3).max(payload.len()), b'x');
+    payload.extend_from_slice(br#""}}"#);
+    payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_read_from_the_triggers_payload_and_from_the_floors() {
+        let stamp = Stamp { id: 4711, sent_us: 12_345_678 };
+        let payload = made(stamp, 250);
+        assert_eq!((payload.len(), Reader::new().read(&payload)), (250, Some(stamp)));
+        let trigger = br#"{"id" : 7, "sensor_id" : "s", "metadata" : {"sent": 99, "location": "x"}}"#;
+        assert_eq!(Reader::new().read(trigger), Some(Stamp { id: 7, sent_us: 99 }));
+        assert_eq!(Reader::new().read(b"{\"type\":\"hello\"}"), None);
+    }
+}

@@ -1,0 +1,178 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    figure::{Figure, number},
+    load::Tally,
+    order::Faults,
+    recipe::Recipe,
+};
+
+/// A load client that is busier than this may be what limits a run.
+const BUSY: f64 = 0.9;
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measure {
+    /// Rows of a case stand together.
+    pub case: String,
+    pub what: &'static str,
+    pub unit: &'static str,
+    pub less_is_better: bool,
+    pub recipe: Option<Recipe>,
+}
+
+#[derive(Debug)]
+struct Row {
+    measure: Measure,
+    ours: Vec<f64>,
+    floor: Vec<f64>,
+}
+
+/// All that was measured.
+#[derive(Debug)]
+pub struct Report {
+    machine: String,
+    cores: String,
+    runs: u32,
+    time: Duration,
+    rows: Vec<Row>,
+    faults: Faults,
+    /// The largest share of its core that the load client used, and what for.
+    busiest: f64,
+}
+
+impl Report {
+    pub fn new(machine: String, cores: String, runs: u32, time: Duration) -> Self {
+        Self { machine, cores, runs, time, rows: Vec::new(), faults: Faults::default(), busiest: 0.0 }
+    }
+
+    /// Adds the figure of a run, and the floor's in the same run.
+    pub fn add(&mut self, measure: Measure, ours: f64, floor: Option<f64>) {
+        let index = self.rows.iter().position(|row| row.measure == measure).unwrap_or_else(|| {
+            self.rows.push(Row { measure, ours: Vec::new(), floor: Vec::new() });
+            self.rows.len() - 1
+        });
+        self.rows[index].ours.push(ours);
+        self.rows[index].floor.extend(floor);
+    }
+
+    /// Notes what the clients of a run saw.
+    pub fn faults(&mut self, tally: &Tally, time: Duration) {
+        self.faults.add(tally.faults);
+        self.floor_load(tally, time);
+    }
+
+    /// Notes how busy the load client was.
+    pub fn floor_load(&mut self, tally: &Tally, time: Duration) {
+        self.busiest = self.busiest.max(tally.cpu_s / time.as_secs_f64());
+    }
+
+    /// Whether nothing was missing, repeated, out of order or cut off.
+    pub fn is_faultless(&self) -> bool {
+        self.faults == Faults::default()
+    }
+
+    pub fn markdown(&self) -> String {
+        let mut text = format!(
+            "{}; {}. Median (range) of {} runs of {} s.\n\n\
+             | | unit | rowcast | floor, same run | rowcast / floor | Django recipe | times better | bar |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            self.machine,
+            self.cores,
+            self.runs,
+            self.time.as_secs()
+        );
+        let mut case = "";
+        for row in &self.rows {
+            if row.measure.case != case {
+                case = &row.measure.case;
+                text.push_str(&format!("| **{case}** | | | | | | | |\n"));
+            }
+            text.push_str(&row.markdown());
+        }
+        let Faults { missing, repeated, reordered, cut_off } = self.faults;
+        let limit = if self.busiest > BUSY { ": some figures may be its limit" } else { "" };
+        text.push_str(&format!(
+            "\nOf all changes to all clients: {missing} missing, {repeated} repeated, {reordered} reordered, \
+             {cut_off} connections cut off. The load client used at most {:.0} % of its core{limit}.",
+            self.busiest * 100.0
+        ));
+        text
+    }
+
+    pub fn json(&self) -> Value {
+        let Faults { missing, repeated, reordered, cut_off } = self.faults;
+        json!({
+            "machine": self.machine,
+            "cores": self.cores,
+            "runs": self.runs,
+            "seconds": self.time.as_secs(),
+            "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "faults": {"missing": missing, "repeated": repeated, "reordered": reordered, "cut_off": cut_off},
+            "load_client_busiest": self.busiest,
+        })
+    }
+}
+
+impl Row {
+    fn ratio(&self) -> Figure {
+        Figure::new(self.ours.iter().zip(&self.floor).map(|(ours, floor)| ours / floor))
+    }
+
+    fn times_better(&self) -> Option<f64> {
+        let recipe = self.measure.recipe?.value;
+        let ours = Figure::new(self.ours.iter().copied()).median();
+        Some(if self.measure.less_is_better { recipe / ours } else { ours / recipe })
+    }
+
+    fn markdown(&self) -> String {
+        let Measure { what, unit, recipe, .. } = &self.measure;
+        let (ours, floor) = (Figure::new(self.ours.iter().copied()), Figure::new(self.floor.iter().copied()));
+        let recipes = recipe.map(|recipe| number(recipe.value)).unwrap_or_default();
+        let (times, bar) = match (self.times_better(), recipe) {
+            (Some(times), Some(recipe)) => {
+                let met = if times >= recipe.bar { "met" } else { "**missed**" };
+                (number(times), format!("{}: {met}", recipe.bar))
+            }
+            _ => Default::default(),
+        };
+        let ratio = self.ratio().show();
+        format!("| {what} | {unit} | {} | {} | {ratio} | {recipes} | {times} | {bar} |\n", ours.show(), floor.show())
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "case": self.measure.case,
+            "what": self.measure.what,
+            "unit": self.measure.unit,
+            "rowcast": Figure::new(self.ours.iter().copied()).json(),
+            "floor": Figure::new(self.floor.iter().copied()).json(),
+            "ratio_to_floor": self.ratio().json(),
+            "recipe": self.measure.recipe.map(|recipe| recipe.value),
+            "times_better": self.times_better(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_how_many_times_better_and_whether_that_is_enough() {
+        let mut report = Report::new("m".into(), "c".into(), 2, Duration::from_secs(1));
+        let measure = Measure {
+            case: "500 clients".into(),
+            what: "p50",
+            unit: "ms",
+            less_is_better: true,
+            recipe: Some(Recipe { value: 47.0, bar: 20.0 }),
+        };
+        report.add(measure.clone(), 1.0, Some(0.5));
+        report.add(measure, 3.0, Some(1.0));
+        let row = "| p50 | ms | 2.00 (1.00–3.00) | 0.75 (0.50–1.00) | 2.50 (2.00–3.00) | 47.0 | 23.5 | 20: met |";
+        assert!(report.markdown().contains(row), "{}", report.markdown());
+    }
+}

@@ -1,0 +1,92 @@
+use std::net::SocketAddr;
+
+use e2e::{
+    postgres::{Durability, PostgresServer},
+    redis::RedisServer,
+};
+
+use crate::{
+    load::{Load, Tally},
+    order::Faults,
+    pin::Cores,
+    process::Process,
+    usage,
+    writer::Writer,
+};
+
+/// The recipe's table and trigger, as users have them.
+const RECIPE: &str = include_str!("../../../sql/examples/sensors.sql");
+const CHANNEL: &str = "sensor_updates";
+/// Where clients get the payload as it is.
+pub const PATH: &str = "/ws/sensor_updates/";
+
+/// PostgreSQL, Redis and a listener, for all runs; gateways are new for each.
+pub struct Stage {
+    pub cores: Cores,
+    postgres: PostgresServer,
+    database: String,
+    redis: RedisServer,
+    listener: Process,
+}
+
+/// Gateways of one run.
+pub struct Gateways(Vec<Process>);
+
+impl Stage {
+    pub async fn set(cores: Cores) -> anyhow::Result<Self> {
+        cores.as_servers()?;
+        // As in production: a commit is on disk when the writer hears of it.
+        let postgres = PostgresServer::start_with(Durability::Full, &[]).await?;
+        let database = postgres.create_database().await?;
+        postgres.execute(&database, RECIPE).await?;
+        let redis = RedisServer::start().await?;
+        let arguments = ["--database-url", &postgres.url(&database), "--redis-url", &redis.url()];
+        let more = ["--channels", CHANNEL, "--status-bind", "{bind}"];
+        let arguments: Vec<String> = arguments.iter().chain(&more).map(|&text| text.into()).collect();
+        let listener = Process::start("listener", &arguments)?.ready().await?;
+        cores.release()?;
+        Ok(Self { cores, postgres, database, redis, listener })
+    }
+
+    pub async fn gateways(&self, count: u32) -> anyhow::Result<Gateways> {
+        self.cores.as_servers()?;
+        let mut gateways = Vec::new();
+        for _ in 0..count {
+            let arguments = ["--redis-url", &self.redis.url(), "--bind", "{bind}"].map(str::to_owned);
+            gateways.push(Process::start("gateway", &arguments)?.ready().await?);
+        }
+        self.cores.release()?;
+        Ok(Gateways(gateways))
+    }
+
+    pub async fn writer(&self) -> anyhow::Result<Writer> {
+        Writer::new(self.postgres.connect(&self.database).await?).await
+    }
+
+    /// All processes between the writer and the gateways.
+    pub fn upstream(&self) -> Vec<u32> {
+        let postgres = self.postgres.pid().map(usage::family).unwrap_or_default();
+        postgres.into_iter().chain(self.redis.pid()).chain([self.listener.pid()]).collect()
+    }
+}
+
+impl Gateways {
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().map(Process::address).collect()
+    }
+
+    pub fn pids(&self) -> Vec<u32> {
+        self.0.iter().map(Process::pid).collect()
+    }
+
+    /// Ends the load client, then the gateways; if clients have seen faults, says what the
+    /// gateways have to say.
+    pub fn end(self, load: Load, last: u64) -> anyhow::Result<Tally> {
+        let tally = load.end(Some(last))?;
+        if tally.faults != Faults::default() {
+            let logs: String = self.0.iter().map(Process::log).collect();
+            eprintln!("bench: {:?}; the gateways say:\n{logs}", tally.faults);
+        }
+        Ok(tally)
+    }
+}

@@ -1,0 +1,77 @@
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_postgres::{Client, Statement};
+
+use crate::{
+    args::Offered,
+    load::Load,
+    payload::{LOCATION, now_us},
+};
+
+/// The application: it inserts rows and knows nothing of rowcast. Only one writes at a time, so ids
+/// are dense and in the order of commits.
+pub struct Writer {
+    client: Client,
+    insert: Statement,
+    /// The id of the last row.
+    last: u64,
+}
+
+impl Writer {
+    pub async fn new(client: Client) -> anyhow::Result<Self> {
+        let insert = client
+            .prepare(
+                "insert into sensor_readings (sensor_id, value, metadata)
+                 select 'press-12', 21.5, jsonb_build_object('sent', $1::bigint, 'location', $2::text)
+                 from generate_series(1, $3::int)",
+            )
+            .await?;
+        let mut writer = Self { client, insert, last: 0 };
+        writer.settle().await?;
+        Ok(writer)
+    }
+
+    /// Asks the database how far it is, after [`Writer::press`] was cut short.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        let row = self.client.query_one("select coalesce(max(id), 0) from sensor_readings", &[]).await?;
+        self.last = row.get::<_, i64>(0) as u64;
+        Ok(())
+    }
+
+    /// The id of the last row.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Inserts rows in one statement, stamped with the time before it is sent: latencies include
+    /// the INSERT itself, its trigger and the flush to disk.
+    pub async fn insert(&mut self, rows: u32) -> anyhow::Result<()> {
+        self.client.execute(&self.insert, &[&(now_us() as i64), &LOCATION, &(rows as i32)]).await?;
+        self.last += u64::from(rows);
+        Ok(())
+    }
+
+    /// Inserts single rows at a rate, off the beat of any timer: each comes up to half an interval
+    /// later than the rate says (by the golden ratio, so that all delays occur alike).
+    pub async fn pace(&mut self, rate: u32, time: Duration) -> anyhow::Result<()> {
+        let interval = Duration::from_secs(1) / rate;
+        let start = Instant::now();
+        for count in 0..(time.as_secs() as u32 * rate) {
+            let off_beat = (f64::from(count) * 0.618_034).fract() / 2.0;
+            sleep_until(start + interval * count + interval.mul_f64(off_beat)).await;
+            self.insert(1).await?;
+        }
+        Ok(())
+    }
+
+    /// Inserts as fast as changes arrive at the clients, until dropped.
+    pub async fn press(&mut self, offered: Offered, load: &Load) -> anyhow::Result<()> {
+        let before = self.last;
+        loop {
+            let sent = self.last - before + u64::from(offered.rows);
+            load.all_have(sent.saturating_sub(u64::from(offered.ahead))).await;
+            self.insert(offered.rows).await?;
+        }
+    }
+}
