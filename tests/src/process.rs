@@ -2,7 +2,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Child,
     folder: TempDir,
     address: Option<SocketAddr>,
@@ -38,13 +40,19 @@ impl Process {
     /// Starts a binary with environment variables.
     pub fn start_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("rowcast-run-").tempdir()?;
-        let log = fs::File::create(folder.path().join("log"))?;
-        let mut command = Command::new(binary(name)?);
-        command.args(arguments).env_clear().current_dir(folder.path());
-        command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()));
-        command.envs(environment.iter().copied());
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        Ok(Self { name: name.into(), child, folder, address: None, port_lock: None })
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let environment: Vec<_> =
+            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let child = spawn(name, &arguments, &environment, folder.path())?;
+        Ok(Self { name: name.into(), arguments, environment, child, folder, address: None, port_lock: None })
+    }
+
+    /// Kills it if it runs, and starts it again as it was started, on the same address. Its log
+    /// goes on. It may not be ready yet.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.kill9()?;
+        self.child = spawn(&self.name, &self.arguments, &self.environment, self.folder.path())?;
+        Ok(())
     }
 
     /// Starts a listener on a free status port; see [`Process::address`]. It may not be ready yet.
@@ -100,11 +108,17 @@ impl Process {
 
     /// Waits until `/readyz` says 200.
     pub async fn ready(mut self) -> anyhow::Result<Self> {
+        self.until_ready().await?;
+        Ok(self)
+    }
+
+    /// Waits until `/readyz` says 200.
+    pub async fn until_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = self.get("/readyz").await;
             if let Ok((200, _)) = answer {
-                return Ok(self);
+                return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended with {status}:\n{}", self.name, self.log());
@@ -167,6 +181,15 @@ impl Drop for Process {
             drop(std::io::stderr().write_all(text.as_bytes()));
         }
     }
+}
+
+fn spawn(name: &str, arguments: &[String], environment: &[(String, String)], folder: &Path) -> anyhow::Result<Child> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
+    let mut command = Command::new(binary(name)?);
+    command.args(arguments).env_clear().current_dir(folder);
+    command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()));
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?)
 }
 
 /// Next to the test's own executable, which is in `target/<profile>/deps`.

@@ -1,0 +1,9 @@
+//! The recipes' own pages, the demo page, and pages of strangers: in a real Chromium, on the whole
+//! product.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod demo;
+mod foreign;
+mod notified;
+mod recipes;
