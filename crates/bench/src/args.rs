@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 ///
 /// Starts its own PostgreSQL, Redis, listener and gateways (the release builds beside this program)
 /// and ends them. Servers run on all cores but the last, the load client on the last one. Without a
-/// command, everything is measured; that takes about five minutes.
+/// command, everything is measured; that takes about eight minutes.
 #[derive(Debug, clap::Parser)]
 #[command(name = "bench", version)]
 pub struct Args {

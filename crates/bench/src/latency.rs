@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -19,26 +20,35 @@ pub const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// One run at one rate, and the floor's right after it.
 pub async fn run(stage: &Stage, what: &Latency, rate: u32, time: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let (ours, bytes) = rowcast(stage, what, rate, time).await?;
-    report.faults(&ours, time);
-    let floor = bare(stage, what, rate, time, bytes).await?;
-    let ms = |tally: &Tally, quantile| tally.latency.value_at_quantile(quantile) as f64 / 1000.0;
+    let ours = rowcast(stage, what, rate, time).await?;
+    report.faults(&ours.clients, time);
+    let floor = bare(stage, what, rate, time, ours.bytes).await?;
+    let measure = |name, recipe| Measure {
+        case: format!("{} clients of 2 gateways, {rate} changes/s: from INSERT to socket", what.clients),
+        what: name,
+        unit: "ms",
+        less_is_better: true,
+        recipe,
+    };
+    let ms = |latency: &Histogram<u64>, quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
     let known = |recipe| (rate == RATE && what.clients == 500).then_some(recipe);
-    let rows = [("p50", 0.5, known(P50_MS)), ("p99", 0.99, known(P99_MS)), ("max", 1.0, None)];
-    for (name, quantile, recipe) in rows {
-        let measure = Measure {
-            case: format!("{} clients of 2 gateways, {rate} changes/s: from INSERT to socket", what.clients),
-            what: name,
-            unit: "ms",
-            less_is_better: true,
-            recipe,
-        };
-        report.add(measure, ms(&ours, quantile), Some(ms(&floor, quantile)));
+    for (name, quantile, recipe) in [("p50", 0.5, known(P50_MS)), ("p99", 0.99, known(P99_MS)), ("max", 1.0, None)] {
+        let floors = ms(&floor.latency, quantile);
+        report.add(measure(name, recipe), ms(&ours.clients.latency, quantile), Some(floors));
     }
+    report.add(measure("p50 of the INSERT alone", None), ms(&ours.inserts, 0.5), None);
     Ok(())
 }
 
-async fn rowcast(stage: &Stage, what: &Latency, rate: u32, time: Duration) -> anyhow::Result<(Tally, usize)> {
+struct Run {
+    clients: Tally,
+    /// Microseconds that the writer waited for its commits.
+    inserts: Histogram<u64>,
+    /// Of a payload.
+    bytes: usize,
+}
+
+async fn rowcast(stage: &Stage, what: &Latency, rate: u32, time: Duration) -> anyhow::Result<Run> {
     let gateways = stage.gateways(2).await?;
     let mut writer = stage.writer().await?;
     let clients = connect(&gateways.addresses(), PATH, what.clients as usize)?;
@@ -52,11 +62,11 @@ async fn rowcast(stage: &Stage, what: &Latency, rate: u32, time: Duration) -> an
     load.progress.record(true);
     // The load client looks up when something comes, or every 20 ms.
     sleep(Duration::from_millis(50)).await;
-    writer.pace(rate, time).await?;
+    let inserts = writer.pace(rate, time).await?;
     drop(timeout(ARRIVES_WITHIN, load.all_have(u64::from(WARM) + u64::from(rate) * time.as_secs())).await);
     let counts = load.progress.counts();
-    let tally = gateways.end(load, writer.last())?;
-    Ok((tally, (counts.bytes / counts.changes.max(1)) as usize))
+    let clients = gateways.end(load, writer.last())?;
+    Ok(Run { clients, inserts, bytes: (counts.bytes / counts.changes.max(1)) as usize })
 }
 
 async fn bare(stage: &Stage, what: &Latency, rate: u32, time: Duration, bytes: usize) -> anyhow::Result<Tally> {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::{Client, Statement};
 
@@ -53,16 +54,20 @@ impl Writer {
     }
 
     /// Inserts single rows at a rate, off the beat of any timer: each comes up to half an interval
-    /// later than the rate says (by the golden ratio, so that all delays occur alike).
-    pub async fn pace(&mut self, rate: u32, time: Duration) -> anyhow::Result<()> {
+    /// later than the rate says (by the golden ratio, so that all delays occur alike). How long each
+    /// INSERT took, in microseconds.
+    pub async fn pace(&mut self, rate: u32, time: Duration) -> anyhow::Result<Histogram<u64>> {
+        let mut took = Histogram::new(3)?;
         let interval = Duration::from_secs(1) / rate;
         let start = Instant::now();
         for count in 0..(time.as_secs() as u32 * rate) {
             let off_beat = (f64::from(count) * 0.618_034).fract() / 2.0;
             sleep_until(start + interval * count + interval.mul_f64(off_beat)).await;
+            let begun = now_us();
             self.insert(1).await?;
+            took.record(now_us() - begun)?;
         }
-        Ok(())
+        Ok(took)
     }
 
     /// Inserts as fast as changes arrive at the clients, until dropped.
