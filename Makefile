@@ -17,8 +17,8 @@ test: ## all tests, from nothing
 lint: ## format, clippy, licences and sources of what we depend on, the files of deploy/
 	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
 
-bench: ## latency and throughput on this machine
-	cargo build --release --bins && target/release/bench
+bench: ## latency, deliveries a second, CPU and memory on this machine (ARGS=--help)
+	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench $(ARGS)
 
 clean: ## what was built, and the demo's data
 	deploy/demo.sh --clean && rm -rf tests/browser/node_modules && cargo clean

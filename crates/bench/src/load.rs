@@ -43,8 +43,10 @@ pub struct Load {
 
 /// What the clients have seen.
 pub struct Tally {
-    /// Microseconds from the writer's clock to the read, of what came while recording.
-    pub latency: Histogram<u64>,
+    /// Microseconds from before the INSERT to the read, of what came while recording.
+    pub from_insert: Histogram<u64>,
+    /// Microseconds from when the writer heard of the commit; what was read before that is 0.
+    pub from_commit: Histogram<u64>,
     pub faults: Faults,
     /// CPU seconds of the load client's thread while recording.
     pub cpu_s: f64,
@@ -75,7 +77,12 @@ impl Load {
             progress: Arc::clone(&progress),
             clients: clients.into_iter().map(member).collect(),
             reader: Reader::new(),
-            tally: Tally { latency: Histogram::new_with_bounds(1, MOST_US, 3)?, faults: Faults::default(), cpu_s: 0.0 },
+            tally: Tally {
+                from_insert: Histogram::new_with_bounds(1, MOST_US, 3)?,
+                from_commit: Histogram::new_with_bounds(1, MOST_US, 3)?,
+                faults: Faults::default(),
+                cpu_s: 0.0,
+            },
             recording_since: None,
         };
         let cores = cores.clone();
@@ -155,7 +162,9 @@ impl Crowd {
                     counts.changes += 1;
                     counts.bytes += frame.payload.len() as u64;
                     if self.recording_since.is_some() {
-                        self.tally.latency.saturating_record(now.saturating_sub(stamp.sent_us).max(1));
+                        let committed_us = self.progress.committed_at(stamp).unwrap_or(now);
+                        self.tally.from_insert.saturating_record(now.saturating_sub(stamp.sent_us));
+                        self.tally.from_commit.saturating_record(now.saturating_sub(committed_us));
                     }
                 }
                 // A socket that is too full for a pong is not idle either.
@@ -222,6 +231,8 @@ mod tests {
         assert_eq!(pong, [0x8A, 0x81, 0, 0, 0, 0, b'p']);
         let tally = load.end(Some(14)).unwrap();
         assert_eq!(tally.faults, Faults { missing: 3, repeated: 1, ..Faults::default() });
-        assert!((3..=5).contains(&tally.latency.len()), "{}", tally.latency.len());
+        // Nobody has committed anything yet.
+        assert_eq!(tally.from_commit.max(), 0);
+        assert!((3..=5).contains(&tally.from_insert.len()), "{}", tally.from_insert.len());
     }
 }

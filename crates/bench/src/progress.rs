@@ -2,9 +2,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
+use crate::payload::Stamp;
+
+/// Changes whose commit is remembered; far more than are ever under way.
+const COMMITS: usize = 1 << 17;
+
 /// What the load client's thread and the others tell each other while it runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
+    /// When the writer heard of the commit of a change, in a ring.
+    commits: Box<[AtomicU64]>,
     /// Changes that all clients together have received.
     changes: AtomicU64,
     /// Reads that brought them: what was joined in a write mostly comes in one.
@@ -26,7 +33,33 @@ pub struct Counts {
     pub bytes: u64,
 }
 
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            commits: std::iter::repeat_with(AtomicU64::default).take(COMMITS).collect(),
+            changes: AtomicU64::default(),
+            reads: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            target: AtomicU64::default(),
+            reached: Notify::default(),
+            recording: AtomicBool::default(),
+            stop: AtomicBool::default(),
+        }
+    }
+}
+
 impl Progress {
+    /// The writer has heard of the commit of a change.
+    pub fn committed(&self, id: u64, at_us: u64) {
+        self.commits[id as usize % COMMITS].store(at_us, Relaxed);
+    }
+
+    /// When that was; `None` while the writer has not heard of it.
+    pub fn committed_at(&self, stamp: Stamp) -> Option<u64> {
+        // What an earlier change has left there is from before this one was sent.
+        Some(self.commits[stamp.id as usize % COMMITS].load(Relaxed)).filter(|&at| at >= stamp.sent_us)
+    }
+
     /// The load client has received more.
     pub fn count(&self, more: Counts) {
         self.reads.fetch_add(more.reads, Relaxed);

@@ -45,18 +45,22 @@ impl Writer {
         self.last
     }
 
-    /// Inserts rows in one statement, stamped with the time before it is sent: latencies include
-    /// the INSERT itself, its trigger and the flush to disk.
-    pub async fn insert(&mut self, rows: u32) -> anyhow::Result<()> {
+    /// Inserts rows in one statement, stamped with the time before it is sent, and tells the load
+    /// client when it was committed.
+    pub async fn insert(&mut self, rows: u32, load: &Load) -> anyhow::Result<()> {
         self.client.execute(&self.insert, &[&(now_us() as i64), &LOCATION, &(rows as i32)]).await?;
-        self.last += u64::from(rows);
+        let committed_us = now_us();
+        for _ in 0..rows {
+            self.last += 1;
+            load.progress.committed(self.last, committed_us);
+        }
         Ok(())
     }
 
     /// Inserts single rows at a rate, off the beat of any timer: each comes up to half an interval
     /// later than the rate says (by the golden ratio, so that all delays occur alike). How long each
     /// INSERT took, in microseconds.
-    pub async fn pace(&mut self, rate: u32, time: Duration) -> anyhow::Result<Histogram<u64>> {
+    pub async fn pace(&mut self, rate: u32, time: Duration, load: &Load) -> anyhow::Result<Histogram<u64>> {
         let mut took = Histogram::new(3)?;
         let interval = Duration::from_secs(1) / rate;
         let start = Instant::now();
@@ -64,7 +68,7 @@ impl Writer {
             let off_beat = (f64::from(count) * 0.618_034).fract() / 2.0;
             sleep_until(start + interval * count + interval.mul_f64(off_beat)).await;
             let begun = now_us();
-            self.insert(1).await?;
+            self.insert(1, load).await?;
             took.record(now_us() - begun)?;
         }
         Ok(took)
@@ -76,7 +80,7 @@ impl Writer {
         loop {
             let sent = self.last - before + u64::from(offered.rows);
             load.all_have(sent.saturating_sub(u64::from(offered.ahead))).await;
-            self.insert(offered.rows).await?;
+            self.insert(offered.rows, load).await?;
         }
     }
 }
