@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use protocol::{Backoff, Batch, Catalogue, FeedId, Micros, Offset, Slice, Source, Topic};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::metrics::Metrics;
 
@@ -33,12 +33,14 @@ pub enum FeedEvent {
         /// The changes.
         batch: Arc<Batch>,
     },
-    /// Changes of these topics up to the last batch are lost to this gateway.
-    Trimmed {
+    /// The next batch, without the changes of some topics: those are lost to this gateway.
+    Torn {
         /// Which source.
         source: Source,
+        /// The other changes.
+        batch: Arc<Batch>,
         /// The topics.
-        topics: Arc<Vec<Topic>>,
+        lost: Arc<Vec<Topic>>,
     },
     /// The feed carries other topics than before.
     Catalogue {
@@ -92,6 +94,9 @@ pub struct Feed {
     metrics: Metrics,
     position: Option<Position>,
     catalogue: Arc<Catalogue>,
+    /// Whether this gateway was there before any feed: then clients of plain endpoints wait for the
+    /// feed's first change.
+    was_first: bool,
 }
 
 enum Repair {
@@ -112,6 +117,7 @@ impl Feed {
             metrics,
             position: None,
             catalogue: Arc::default(),
+            was_first: false,
         }
     }
 
@@ -159,6 +165,11 @@ impl Feed {
     async fn send_batch(&mut self, batch: Arc<Batch>) {
         self.metrics.batch(self.source, &batch);
         self.send(FeedEvent::Batch { source: self.source, batch }).await;
+    }
+
+    async fn send_torn(&mut self, batch: Arc<Batch>, lost: Arc<Vec<Topic>>) {
+        self.metrics.batch(self.source, &batch);
+        self.send(FeedEvent::Torn { source: self.source, batch, lost }).await;
     }
 
     /// Waits where a shard is behind: then batches wait on the bus' side, where a limit turns them
@@ -224,7 +235,10 @@ impl Feed {
             Ok(Some(head)) => head,
             // No listener yet; or the bus was emptied, and the listener brings the feed back. What
             // comes then is judged against where we are.
-            Ok(None) => return Repair::Done,
+            Ok(None) => {
+                self.was_first = self.position.is_none();
+                return Repair::Done;
+            }
             Err(e) => return Repair::Later(e.to_string()),
         };
         let repair = match self.position.clone() {
@@ -238,8 +252,9 @@ impl Feed {
                 self.catch_up(position, &head).await
             }
             None => {
-                self.start(&head, head.last).await;
-                Repair::Done
+                let from = if self.was_first { head.base } else { head.last };
+                let position = self.start(&head, from).await;
+                self.catch_up(position, &head).await
             }
         };
         self.update_catalogue(&head).await;
@@ -287,7 +302,10 @@ impl Feed {
                 Ok(History::Complete { slices: read, .. }) => match cut(&read, position.last, head.last) {
                     Ok(Some(slice)) => slices.push((topic, slice)),
                     Ok(None) => {}
-                    Err(e) => return Repair::Later(e.to_string()),
+                    Err(problem) => {
+                        error!(source = %self.source, %topic, %problem, "a history with malformed changes");
+                        trimmed.push(topic);
+                    }
                 },
                 Ok(History::Trimmed) => trimmed.push(topic),
                 Ok(History::NotReady | History::OtherFeed) => return Repair::Later(format!("{topic} is not ready")),
@@ -305,9 +323,9 @@ impl Feed {
         info!(source = %self.source, changes = batch.len(), topics = batch.slices.len(), trimmed = trimmed.len(), "repaired a gap");
         self.metrics.repaired(self.source);
         self.position = Some(Position { feed: head.feed.clone(), epoch: head.epoch, last: head.last });
-        self.send_batch(Arc::new(batch)).await;
-        if !trimmed.is_empty() {
-            self.send(FeedEvent::Trimmed { source: self.source, topics: Arc::new(trimmed) }).await;
+        match trimmed.is_empty() {
+            true => self.send_batch(Arc::new(batch)).await,
+            false => self.send_torn(Arc::new(batch), Arc::new(trimmed)).await,
         }
         Repair::Done
     }

@@ -1,7 +1,10 @@
 //! Reads histories for all shards: one task, so that a crowd that resumes from the same place
 //! costs one read and not one each, and Redis sees a bounded number of them at a time.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bus::{Bus, History, Reader};
 use protocol::{Change, FeedId, Offset, Source, Topic};
@@ -11,8 +14,11 @@ use tracing::debug;
 /// Reads that are under way at a time.
 const READS: usize = 8;
 
+/// Payload bytes in one answer, about. A client that reads slowly holds its answer in memory.
+const STRETCH_BYTES: usize = 1024 * 1024;
+
 /// What to read.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Which source.
     pub source: Source,
@@ -27,7 +33,7 @@ pub struct Request {
 /// What was read.
 #[derive(Debug, Clone)]
 pub enum Stretch {
-    /// All changes of the topics in `after+1 ..= through`, in order.
+    /// All changes of the topics in `after+1 ..= through`, in order. There may be more.
     Complete {
         /// How far it goes.
         through: Offset,
@@ -70,12 +76,12 @@ impl Historian {
 }
 
 async fn answer(readers: HashMap<Source, Reader>, mut inbox: mpsc::Receiver<Asked>) {
-    let mut waiting: HashMap<Request, Vec<oneshot::Sender<Stretch>>> = HashMap::new();
+    // In the order in which they came, so that none waits for ever.
+    let mut waiting: VecDeque<(Request, Vec<oneshot::Sender<Stretch>>)> = VecDeque::new();
     let mut reads = tokio::task::JoinSet::new();
     loop {
         while reads.len() < READS
-            && let Some(request) = waiting.keys().next().cloned()
-            && let Some(who) = waiting.remove(&request)
+            && let Some((request, who)) = waiting.pop_front()
         {
             let reader = readers[&request.source].clone();
             reads.spawn(async move {
@@ -88,7 +94,10 @@ async fn answer(readers: HashMap<Source, Reader>, mut inbox: mpsc::Receiver<Aske
         }
         tokio::select! {
             asked = inbox.recv(), if waiting.len() < 1024 => match asked {
-                Some((request, answer)) => waiting.entry(request).or_default().push(answer),
+                Some((request, answer)) => match waiting.iter_mut().find(|(same, _)| *same == request) {
+                    Some((_, who)) => who.push(answer),
+                    None => waiting.push_back((request, vec![answer])),
+                },
                 None => return,
             },
             Some(_) = reads.join_next() => {}
@@ -123,5 +132,15 @@ async fn read(reader: &Reader, request: Request) -> Stretch {
     // The topics were read one after the other: what came in between is complete for some only.
     changes.retain(|(_, change)| change.offset <= through);
     changes.sort_by_key(|(_, change)| change.offset);
+    let mut bytes = 0;
+    let full = changes.iter().position(|(_, change)| {
+        bytes += change.payload.len();
+        bytes > STRETCH_BYTES
+    });
+    if let Some(last) = full {
+        changes.truncate(last + 1);
+        changes.shrink_to_fit();
+        through = changes[last].1.offset;
+    }
     Stretch::Complete { through, changes: Arc::new(changes) }
 }

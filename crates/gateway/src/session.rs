@@ -162,6 +162,7 @@ impl Session {
                 self.shared.hub.with(|hub| hub.close(self.key, close, reason));
                 return self.linger(socket).await;
             }
+            self.shared.hub.until_it_reads(self.key).await;
             if socket.readable().await.is_err() {
                 return;
             }
@@ -273,7 +274,7 @@ impl Session {
         }
         self.shared
             .hub
-            .with(|hub| hub.subscribe(self.key, wanted))
+            .with(|hub| hub.subscribe(self.key, wanted, |topic| claims.may_subscribe(topic)))
             .map_err(|Refusal(code, message)| refused(code, message))
     }
 

@@ -34,6 +34,9 @@ use crate::{
 /// Sockets that are written to before the thread does something else.
 const WRITES: usize = 64;
 
+/// Events that are taken in at once: however fast they come, sockets get their turn.
+const EVENTS: usize = 64;
+
 /// How long a client has to send the header of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -103,15 +106,17 @@ impl Shard {
     async fn serve(self, sessions: Sessions) -> std::io::Result<()> {
         let hub = sessions.hub.clone();
         let listener = TcpListener::from_std(self.listener)?;
-        let accepting =
-            tokio::task::spawn_local(accept(listener, self.router, self.sockets.clone(), self.shutdown.clone()));
-        let receiving = tokio::task::spawn_local(receive(self.newcomers, sessions));
-        let sweeping = tokio::task::spawn_local(sweep(hub.clone(), self.events));
-        let ticking = tokio::task::spawn_local(tick(hub.clone(), self.pulse));
-        self.shutdown.cancelled().await;
-        drain(&hub, self.drain, &self.sockets).await;
-        for task in [accepting, receiving, sweeping, ticking] {
-            task.abort();
+        let mut tasks = JoinSet::new();
+        tasks.spawn_local(accept(listener, self.router, self.sockets.clone(), self.shutdown.clone()));
+        tasks.spawn_local(receive(self.newcomers, sessions));
+        tasks.spawn_local(sweep(hub.clone(), self.events));
+        tasks.spawn_local(tick(hub.clone(), self.pulse));
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => drain(&hub, self.drain, &self.sockets).await,
+            // None of them ends before that. A shard without one of them is deaf or dumb, and looks
+            // alive: the process must end, so that it is started again.
+            Some(ended) = tasks.join_next() => return Err(std::io::Error::other(format!("a task ended: {ended:?}"))),
         }
         Ok(())
     }
@@ -194,7 +199,8 @@ async fn receive(mut newcomers: mpsc::UnboundedReceiver<Newcomer>, sessions: Ses
 async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>) {
     let dirty = Rc::clone(&hub.dirty);
     loop {
-        while let Ok(event) = events.try_recv() {
+        for _ in 0..EVENTS {
+            let Ok(event) = events.try_recv() else { break };
             hub.apply(event);
         }
         if hub.with(|hub| hub.flush_some(WRITES)) {
@@ -238,13 +244,18 @@ async fn drain(hub: &HubHandle, window: Duration, sockets: &Sockets) {
         if started.elapsed() + Duration::from_millis(1) < share {
             tokio::time::sleep_until(started + share).await;
         }
-        let retry_ms = rand::random_range(50..=500);
-        let reason = format!(r#"{{"retry_ms":{retry_ms}}}"#);
-        hub.with(|hub| hub.close(*key, Close::Restart, &reason));
+        hub.with(|hub| hub.close(*key, Close::Restart, &retry_hint()));
     }
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     let left = || !hub.with(|hub| hub.is_empty()) || sockets.plain() > 0;
     while left() && tokio::time::Instant::now() < deadline {
+        // Who was being let in when the drain began.
+        hub.with(|hub| hub.keys().into_iter().for_each(|key| hub.close(key, Close::Restart, &retry_hint())));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// When to come back, as the reason of a close.
+fn retry_hint() -> String {
+    format!(r#"{{"retry_ms":{}}}"#, rand::random_range(50..=500))
 }

@@ -144,3 +144,16 @@ async fn a_token_is_enforced_until_it_expires_and_a_fresh_one_renews_it() {
     assert!(renewed.is_quiet().await, "it goes on");
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn a_refusal_names_only_topics_that_the_token_covers() {
+    let (gateway, _secret) = gateway().await;
+    let _feed = gateway.feed(&["mine.1", "mine.2", "secret"]).await;
+    let mut client = gateway.connect(&format!("/rowcast?token={}", token(&json!(["mine.*"])))).await;
+    client.next("hello").await;
+    let refused = client.subscribe(r#""topic":"mine.3""#).await;
+    assert_eq!(refused["code"], "unknown_topic");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with("there are: mine.1, mine.2"), "{message}");
+    gateway.shutdown.cancel();
+}

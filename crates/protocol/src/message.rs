@@ -13,6 +13,11 @@
 //! → {"type":"auth","token":"…"}        ← {"type":"authenticated"}
 //! → {"type":"ping"}                    ← {"type":"pong"}
 //! ```
+//!
+//! A client keeps a cursor for each subscription: that of the last `subscribed`, `change` or `reset`
+//! of it, or of the last `watermark`, which is for all of them and comes only while all are up to
+//! date. A frame with an `id` is for that subscription; one with a `route` is for the one subscription
+//! of this connection that was answered with it.
 
 use serde_json::{Map, Value};
 

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     Hub, HubHandle,
-    conn::{Behind, ConnKey, SubState},
+    conn::{Behind, ConnKey, SubKey, SubState},
     route::RouteForm,
     subscribe::topics_of,
 };
@@ -46,48 +46,50 @@ pub(super) enum Step {
 
 impl HubHandle {
     /// Takes steps until the subscription is live or gone.
-    pub(super) async fn bring_up_to_date(self, key: ConnKey, sub: u32) {
+    pub(super) async fn bring_up_to_date(self, sub: SubKey) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut ahead_since = None;
         loop {
-            match self.with(|hub| hub.catch_up(key, sub)) {
+            let step = self.with(|hub| hub.catch_up(sub));
+            if !matches!(step, Step::Ahead(_)) {
+                ahead_since = None;
+            }
+            match step {
                 Step::Gone | Step::Live => return,
                 Step::Again => tokio::task::yield_now().await,
                 Step::NoRoom(room) => room.notified().await,
                 Step::Ahead(source) => {
                     if ahead_since.get_or_insert_with(Instant::now).elapsed() > AHEAD {
-                        self.with(|hub| hub.reset_behind(key, sub, source, ResetReason::UnknownCursor));
+                        self.with(|hub| hub.reset_behind(sub, source, ResetReason::UnknownCursor));
                         return;
                     }
                     drop(tokio::time::timeout(Duration::from_millis(250), self.moved.notified()).await);
                 }
                 Step::History(request) => {
-                    let after = request.after;
-                    match self.historian.read(request.clone()).await {
-                        Stretch::Complete { through, changes } => self.replay(key, sub, after, through, &changes).await,
-                        Stretch::Trimmed => {
-                            let source = request.source;
-                            self.with(|hub| hub.reset_behind(key, sub, source, ResetReason::HistoryTrimmed));
+                    let (source, after) = (request.source, request.after);
+                    match self.historian.read(request).await {
+                        Stretch::Complete { through, changes } if through > after => {
+                            self.replay(sub, after, through, &changes).await;
                         }
-                        // The feed tells when it has moved on to the other one.
-                        Stretch::NotReady | Stretch::OtherFeed => tokio::time::sleep(backoff.delay()).await,
+                        Stretch::Trimmed => self.with(|hub| hub.lost(sub, source)),
+                        // The bus is being refilled, or the feed will tell that it has moved on to
+                        // the other one.
+                        Stretch::Complete { .. } | Stretch::NotReady | Stretch::OtherFeed => {
+                            tokio::time::sleep(backoff.delay()).await;
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Sends what was read from the history, as there is room.
-    async fn replay(
-        &self,
-        key: ConnKey,
-        sub: u32,
-        mut after: Offset,
-        through: Offset,
-        mut changes: &[(Topic, Change)],
-    ) {
+    /// Sends what was read from the history, as there is room. Not what the bus has and this
+    /// gateway does not yet: if the bus were lost now, the client would be ahead of everything here.
+    async fn replay(&self, sub: SubKey, mut after: Offset, through: Offset, mut changes: &[(Topic, Change)]) {
+        let through = self.with(|hub| hub.last_for(sub)).map_or(through, |last| through.min(last));
+        changes = &changes[..changes.partition_point(|(_, change)| change.offset <= through)];
         loop {
-            match self.with(|hub| hub.replay(key, sub, after, through, changes)) {
+            match self.with(|hub| hub.replay(sub, after, through, changes)) {
                 Replayed::Gone => return,
                 Replayed::NoRoom(room) => room.notified().await,
                 Replayed::Sent(count) if count == changes.len() => return,
@@ -114,51 +116,60 @@ enum Replayed {
 }
 
 impl Hub {
-    fn behind(&self, key: ConnKey, sub: u32) -> Option<&Behind> {
-        match &self.conn(key).filter(|conn| conn.closing.is_none())?.subs.get(sub as usize)?.state {
+    fn behind(&self, key: SubKey) -> Option<&Behind> {
+        let conn = self.conn(key.conn).filter(|conn| conn.closing.is_none())?;
+        let sub = conn.subs.get(key.index as usize).filter(|sub| sub.generation == key.generation)?;
+        match &sub.state {
             SubState::Behind(behind) => Some(behind),
             SubState::Live { .. } | SubState::Held => None,
         }
     }
 
-    fn set_after(&mut self, key: ConnKey, sub: u32, offset: Offset) {
-        if let SubState::Behind(behind) = &mut self.conns[key.index as usize].subs[sub as usize].state {
+    /// How far its feed is here.
+    fn last_for(&self, key: SubKey) -> Option<Offset> {
+        let behind = self.behind(key)?;
+        self.feeds.get(&behind.source).filter(|view| view.feed == behind.feed).map(|view| view.last)
+    }
+
+    fn set_after(&mut self, key: SubKey, offset: Offset) {
+        if let SubState::Behind(behind) = &mut self.conns[key.conn.index as usize].subs[key.index as usize].state {
             behind.after = offset;
         }
     }
 
     /// Takes one step from memory, or says what else is needed.
-    pub(super) fn catch_up(&mut self, key: ConnKey, sub: u32) -> Step {
-        let Some(Behind { source, feed, after }) = self.behind(key, sub).cloned() else { return Step::Gone };
+    pub(super) fn catch_up(&mut self, key: SubKey) -> Step {
+        let Some(Behind { source, feed, after }) = self.behind(key).cloned() else { return Step::Gone };
         let Some(view) = self.feeds.get(&source) else { return Step::Gone };
         if view.feed != feed {
-            self.reset(key, sub, source, ResetReason::NewFeed);
+            self.reset(key.conn, key.index, source, ResetReason::NewFeed);
             return Step::Live;
         }
         if after > view.last {
             return Step::Ahead(source);
         }
-        if let Some(room) = self.wait_for_room(key) {
+        if let Some(room) = self.wait_for_room(key.conn) {
             return Step::NoRoom(room);
         }
-        let topics = topics_of(&self.routes[self.conns[key.index as usize].subs[sub as usize].route as usize]);
+        let route = self.conns[key.conn.index as usize].subs[key.index as usize].route;
+        let topics = topics_of(&self.routes[route as usize]);
         let (through, changes) = match self.recent_changes(source, &topics, after) {
             Ok(found) => found,
             Err(Unreadable::NotHere) => return Step::History(Request { source, feed, topics: topics.to_vec(), after }),
             Err(Unreadable::Malformed) => {
-                self.reset(key, sub, source, ResetReason::HistoryTrimmed);
+                self.reset(key.conn, key.index, source, ResetReason::HistoryTrimmed);
                 return Step::Live;
             }
         };
-        self.answer(key.index, sub, &Cursor::new(feed.clone(), after), true);
+        self.answer(key.conn.index, key.index, &Cursor::new(feed.clone(), after), true);
         if through == after {
-            self.attach(key.index, sub);
+            self.attach(key.conn.index, key.index);
             return Step::Live;
         }
-        self.metrics.resumed_from_memory(changes.len());
-        let sent = self.send_behind(key, sub, &feed, &changes);
+        let sent = self.send_behind(key, &feed, &changes);
+        self.metrics.resumed_from_memory(sent);
         let next = if sent == changes.len() { through } else { changes[sent - 1].1.offset };
-        self.set_after(key, sub, next);
+        self.set_after(key, next);
         Step::Again
     }
 
@@ -188,32 +199,33 @@ impl Hub {
     }
 
     /// Sends changes that were read from the history, from `after` on; how many of them.
-    fn replay(
-        &mut self,
-        key: ConnKey,
-        sub: u32,
-        after: Offset,
-        through: Offset,
-        changes: &[(Topic, Change)],
-    ) -> Replayed {
-        let Some(behind) = self.behind(key, sub).filter(|behind| behind.after == after).cloned() else {
+    fn replay(&mut self, key: SubKey, after: Offset, through: Offset, changes: &[(Topic, Change)]) -> Replayed {
+        let Some(behind) = self.behind(key).filter(|behind| behind.after == after).cloned() else {
             return Replayed::Gone;
         };
-        if let Some(room) = self.wait_for_room(key) {
+        if let Some(room) = self.wait_for_room(key.conn) {
             return Replayed::NoRoom(room);
         }
-        self.answer(key.index, sub, &Cursor::new(behind.feed.clone(), after), true);
-        self.metrics.resumed_from_history(changes.len());
-        let sent = self.send_behind(key, sub, &behind.feed, changes);
+        self.answer(key.conn.index, key.index, &Cursor::new(behind.feed.clone(), after), true);
+        let sent = self.send_behind(key, &behind.feed, changes);
+        self.metrics.resumed_from_history(sent);
         let next = if sent == changes.len() { through.max(after) } else { changes[sent - 1].1.offset };
-        self.set_after(key, sub, next);
+        self.set_after(key, next);
         Replayed::Sent(sent)
     }
 
-    fn reset_behind(&mut self, key: ConnKey, sub: u32, source: Source, reason: ResetReason) {
-        if self.behind(key, sub).is_some() {
-            self.reset(key, sub, source, reason);
+    fn reset_behind(&mut self, key: SubKey, source: Source, reason: ResetReason) {
+        if self.behind(key).is_some() {
+            self.reset(key.conn, key.index, source, reason);
         }
+    }
+
+    /// What it has not got is no longer kept.
+    fn lost(&mut self, key: SubKey, source: Source) {
+        let Some(sub) = self.conn(key.conn).and_then(|conn| conn.subs.get(key.index as usize)) else { return };
+        // One that was answered was up to date, or on its way there.
+        let reason = if sub.unanswered { ResetReason::HistoryTrimmed } else { ResetReason::TooSlow };
+        self.reset_behind(key, source, reason);
     }
 
     fn wait_for_room(&mut self, key: ConnKey) -> Option<Rc<Notify>> {
@@ -223,9 +235,9 @@ impl Hub {
     }
 
     /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many.
-    fn send_behind(&mut self, key: ConnKey, sub: u32, feed: &FeedId, changes: &[(Topic, Change)]) -> usize {
-        let conn = &mut self.conns[key.index as usize];
-        let it = &conn.subs[sub as usize];
+    fn send_behind(&mut self, key: SubKey, feed: &FeedId, changes: &[(Topic, Change)]) -> usize {
+        let conn = &self.conns[key.conn.index as usize];
+        let it = &conn.subs[key.index as usize];
         let form = match self.routes[it.route as usize].key.form {
             RouteForm::Plain(wrap) => Form::Plain(wrap),
             RouteForm::Native => Form::Native(Addressee::Subscription(&it.id)),
@@ -241,7 +253,7 @@ impl Hub {
         }
         if sent > 0 {
             self.metrics.delivered(sent as u64);
-            self.push(key.index, frames.into());
+            self.push(key.conn.index, frames.into());
         }
         sent
     }

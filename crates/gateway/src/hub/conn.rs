@@ -14,6 +14,15 @@ pub struct ConnKey {
     pub(super) generation: u32,
 }
 
+/// A subscription. The generation tells it from an earlier one in the same place: what was read for
+/// that one is not for this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SubKey {
+    pub conn: ConnKey,
+    pub index: u32,
+    pub generation: u32,
+}
+
 /// What the hub knows of a connection.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -48,6 +57,7 @@ pub(super) struct Conn {
 /// One subscription of a connection.
 #[derive(Debug)]
 pub(super) struct Sub {
+    pub generation: u32,
     pub id: Box<str>,
     pub route: u32,
     /// Whether `subscribed` is still owed.

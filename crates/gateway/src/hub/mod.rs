@@ -31,12 +31,12 @@ use crate::{
     feed::{FeedEvent, Start},
     historian::Historian,
     metrics::Metrics,
-    outbox::Flushed,
+    outbox::{Flushed, Outbox},
     recent::Recent,
     ws,
 };
 use catch_up::Step;
-use conn::{Behind, Conn, SubState};
+use conn::{Behind, Conn, SubKey, SubState};
 use route::{Frames, Route, RouteForm, RouteKey};
 
 pub use conn::ConnKey;
@@ -75,6 +75,7 @@ pub struct Hub {
     settings: HubSettings,
     metrics: Metrics,
     conns: Slab<Conn>,
+    /// That of the newest connection or subscription.
     generation: u32,
     routes: Slab<Route>,
     route_keys: HashMap<RouteKey, u32>,
@@ -103,7 +104,7 @@ enum Task {
     /// Write when the socket takes more.
     Flush(ConnKey),
     /// Bring a subscription up to date.
-    CatchUp(ConnKey, u32),
+    CatchUp(SubKey),
 }
 
 impl HubHandle {
@@ -133,7 +134,7 @@ impl HubHandle {
         for task in hub.tasks.drain(..) {
             match task {
                 Task::Flush(key) => drop(tokio::task::spawn_local(self.clone().flush_when_writable(key))),
-                Task::CatchUp(key, sub) => drop(tokio::task::spawn_local(self.clone().bring_up_to_date(key, sub))),
+                Task::CatchUp(sub) => drop(tokio::task::spawn_local(self.clone().bring_up_to_date(sub))),
             }
         }
         if !hub.sweep.is_empty() {
@@ -146,6 +147,14 @@ impl HubHandle {
     pub fn apply(&self, event: FeedEvent) {
         self.with(|hub| hub.apply(event));
         self.moved.notify_waiters();
+    }
+
+    /// Waits while a client does not read what waits for it. Who is asked without end and cannot
+    /// answer stops listening.
+    pub(crate) async fn until_it_reads(&self, key: ConnKey) {
+        while let Some(room) = self.with(|hub| hub.wait_while_full(key)) {
+            room.notified().await;
+        }
     }
 
     async fn flush_when_writable(self, key: ConnKey) {
@@ -163,13 +172,17 @@ impl HubHandle {
 impl Hub {
     /// Takes a connection in.
     pub fn join(&mut self, socket: Rc<TcpStream>) -> ConnKey {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
+        let generation = self.next_generation();
         let index = self.conns.insert(Conn::new(socket, generation)) as u32;
         ConnKey { index, generation }
     }
 
-    /// Forgets a connection.
+    fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    /// Forgets a connection, and ends it: a task that waits for its socket would keep it open.
     pub fn leave(&mut self, key: ConnKey) {
         if self.conn(key).is_none() {
             return;
@@ -178,7 +191,9 @@ impl Hub {
         for sub in subs {
             self.remove_sub(key.index, sub);
         }
-        if let Some(room) = self.conns.remove(key.index as usize).room {
+        let conn = self.conns.remove(key.index as usize);
+        conn.cut();
+        if let Some(room) = conn.room {
             room.notify_waiters();
         }
     }
@@ -205,11 +220,6 @@ impl Hub {
     fn push(&mut self, index: u32, frames: Bytes) {
         self.conns[index as usize].push(frames);
         self.mark_dirty(index);
-    }
-
-    /// Bytes that wait for a connection.
-    pub fn waiting(&self, key: ConnKey) -> usize {
-        self.conn(key).map_or(0, |conn| conn.outbox.bytes())
     }
 
     /// Says goodbye. The connection is cut when the client has answered, or after a while.
@@ -259,6 +269,12 @@ impl Hub {
         self.conns.get_mut(key.index as usize).filter(|conn| conn.generation == key.generation)
     }
 
+    fn wait_while_full(&mut self, key: ConnKey) -> Option<Rc<Notify>> {
+        let most = self.settings.queue_bytes;
+        let conn = self.conn_mut(key)?;
+        (conn.outbox.bytes() > most).then(|| Rc::clone(conn.room.get_or_insert_default()))
+    }
+
     fn mark_dirty(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         if !conn.dirty && !conn.full {
@@ -297,6 +313,13 @@ impl Hub {
         let low = self.settings.queue_bytes / 2;
         let conn = self.conns.get_mut(key.index as usize).filter(|conn| conn.generation == key.generation)?;
         let (flushed, written) = conn.outbox.flush(&conn.socket);
+        if conn.full && written > 0 {
+            // It reads, however slowly; its pong may have to wait behind all that.
+            conn.heard = Instant::now();
+        }
+        if flushed == Flushed::Dead {
+            conn.outbox = Outbox::default();
+        }
         conn.stuck_since = match flushed {
             Flushed::Full if written == 0 => conn.stuck_since.or_else(|| Some(Instant::now())),
             Flushed::Full => Some(Instant::now()),
@@ -317,8 +340,8 @@ impl Hub {
     fn apply(&mut self, event: FeedEvent) {
         match event {
             FeedEvent::Started { source, start } => self.start(source, &start),
-            FeedEvent::Batch { source, batch } => self.batch(source, &batch),
-            FeedEvent::Trimmed { source, topics } => self.trimmed(source, &topics),
+            FeedEvent::Batch { source, batch } => self.batch(source, &batch, &[]),
+            FeedEvent::Torn { source, batch, lost } => self.batch(source, &batch, &lost),
             FeedEvent::Catalogue { source, catalogue } => {
                 if let Some(view) = self.feeds.get_mut(&source) {
                     view.catalogue = catalogue;
@@ -339,13 +362,6 @@ impl Hub {
         let topics: Vec<Topic> =
             old.catalogue.topics.iter().chain(&start.catalogue.topics).map(|info| info.topic.clone()).collect();
         self.reset_live(source, &topics, ResetReason::NewFeed);
-    }
-
-    fn trimmed(&mut self, source: Source, topics: &[Topic]) {
-        if let Some(view) = self.feeds.get_mut(&source) {
-            view.recent.restart(view.last);
-        }
-        self.reset_live(source, topics, ResetReason::HistoryTrimmed);
     }
 
     /// Tells every live native subscription on these topics that it may have missed something.
@@ -370,7 +386,9 @@ impl Hub {
         }
     }
 
-    fn batch(&mut self, source: Source, batch: &Arc<Batch>) {
+    /// Hands a batch on. Who wants a topic that has lost changes is told instead, before it gets
+    /// anything later: with a later cursor it would not be told when it resumes.
+    fn batch(&mut self, source: Source, batch: &Arc<Batch>, lost: &[Topic]) {
         let Some(view) = self.feeds.get_mut(&source) else { return };
         let before = view.last;
         view.last = batch.last;
@@ -378,17 +396,28 @@ impl Hub {
         if batch.is_watermark() {
             return;
         }
-        view.recent.push(Arc::clone(batch));
         let feed = view.feed.clone();
-        let (changes, broken) = self.wanted(batch, before);
+        let (changes, mut broken) = self.wanted(batch, before);
         if !broken.is_empty() {
             error!(%source, topics = ?broken, first = batch.first, "a batch with malformed changes");
-            self.trimmed(source, &broken);
+        }
+        broken.extend_from_slice(lost);
+        let lost = broken;
+        let Some(view) = self.feeds.get_mut(&source) else { return };
+        if lost.is_empty() {
+            view.recent.push(Arc::clone(batch));
+        } else {
+            view.recent.restart(batch.last);
+            self.reset_live(source, &lost, ResetReason::HistoryTrimmed);
         }
         let mut hit = Vec::new();
         for (topic, change) in &changes {
             for &index in self.by_topic.get(*topic).map_or(&[][..], Vec::as_slice) {
                 let route = &mut self.routes[index as usize];
+                let told = !lost.is_empty() && route.key.topics.iter().any(|topic| lost.contains(topic));
+                if told && route.key.form == RouteForm::Native {
+                    continue;
+                }
                 if route.frames.marks.is_empty() {
                     hit.push(index);
                 }
@@ -476,18 +505,30 @@ impl Hub {
     fn fall_behind(&mut self, index: u32, routes: &[u32], behind: &Behind) {
         let conn = &self.conns[index as usize];
         let key = ConnKey { index, generation: conn.generation };
-        let subs: Vec<u32> = conn
+        let subs: Vec<SubKey> = conn
             .subs
             .iter()
             .filter(|(_, sub)| matches!(sub.state, SubState::Live { .. }) && routes.contains(&sub.route))
-            .map(|(sub, _)| sub as u32)
+            .map(|(sub, it)| SubKey { conn: key, index: sub as u32, generation: it.generation })
             .collect();
         for sub in subs {
-            self.detach(index, sub);
-            self.conns[index as usize].subs[sub as usize].state = SubState::Behind(behind.clone());
-            self.tasks.push(Task::CatchUp(key, sub));
             self.metrics.fell_behind();
+            if self.is_of_several_feeds(sub, behind.source) {
+                return self.close(key, Close::TryAgainLater, "read too slowly: changes were missed");
+            }
+            self.detach(index, sub.index);
+            self.conns[index as usize].subs[sub.index as usize].state = SubState::Behind(behind.clone());
+            self.tasks.push(Task::CatchUp(sub));
         }
+    }
+
+    /// Whether it gets changes of another source too, as a plain endpoint may: then there is no one
+    /// place to go on from.
+    fn is_of_several_feeds(&self, sub: SubKey, source: Source) -> bool {
+        let route = self.conns[sub.conn.index as usize].subs[sub.index as usize].route;
+        let RouteKey { topics, form, .. } = &self.routes[route as usize].key;
+        let carries = |view: &View| topics.iter().any(|topic| view.catalogue.get(topic.as_str()).is_some());
+        *form != RouteForm::Native && self.feeds.iter().any(|(other, view)| *other != source && carries(view))
     }
 }
 

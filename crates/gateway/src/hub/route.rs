@@ -22,6 +22,9 @@ pub(super) struct Route {
 pub(super) struct RouteKey {
     pub topics: Rc<[Topic]>,
     pub form: RouteForm,
+    /// Tells equal subscriptions of one connection apart. If they shared a route, a client could not
+    /// know for which of them a frame counts while one is live and another catches up.
+    pub twin: u32,
 }
 
 /// In which form its members want changes.

@@ -10,7 +10,7 @@ use protocol::{
 
 use super::{
     Hub, Step, Task, View,
-    conn::{Behind, ConnKey, Sub, SubState},
+    conn::{Behind, ConnKey, Sub, SubKey, SubState},
     route::{Frames, Member, Route, RouteForm, RouteKey},
 };
 
@@ -45,15 +45,20 @@ impl Hub {
         if self.conn(key).is_none() {
             return;
         }
-        let route = self.hold_route(RouteKey { topics: topics.into(), form: RouteForm::Plain(wrap) });
-        let sub = Sub { id: "".into(), route, unanswered: false, state: SubState::Held };
-        let sub = self.conns[key.index as usize].subs.insert(sub) as u32;
-        self.attach(key.index, sub);
+        let route = self.hold_route(RouteKey { topics: topics.into(), form: RouteForm::Plain(wrap), twin: 0 });
+        let sub = self.insert_sub(key, "".into(), route, false);
+        self.attach(key.index, sub.index);
     }
 
     /// Subscribes a native client. It is answered with `subscribed` as soon as it is known whether
     /// it can be resumed, which may take a read of the history.
-    pub fn subscribe(&mut self, key: ConnKey, wanted: Subscribe) -> Result<(), Refusal> {
+    /// A refusal names the topics that there are, as far as the client may see them.
+    pub fn subscribe(
+        &mut self,
+        key: ConnKey,
+        wanted: Subscribe,
+        may_see: impl Fn(&str) -> bool,
+    ) -> Result<(), Refusal> {
         let most = self.settings.max_subscriptions;
         let Some(conn) = self.conn(key) else { return Ok(()) };
         if conn.subs.len() >= most {
@@ -69,31 +74,45 @@ impl Hub {
             Some(id) => id,
             None => (1..).map(|n| format!("s{n}")).find(|id| !taken(id)).unwrap_or_default(),
         };
-        let source = self.one_source(&wanted.topics)?;
+        let source = self.one_source(&wanted.topics, may_see)?;
         let here = self.feeds[&source].cursor();
         if let Some(every) = wanted.watermark_ms {
             self.want_watermarks(key, std::time::Duration::from_millis(every));
         }
-        let route = self.hold_route(RouteKey { topics: wanted.topics.into(), form: RouteForm::Native });
-        let sub = Sub { id: id.into(), route, unanswered: true, state: SubState::Held };
-        let sub = self.conns[key.index as usize].subs.insert(sub) as u32;
+        let twin = self.free_twin(key, &wanted.topics);
+        let route = self.hold_route(RouteKey { topics: wanted.topics.into(), form: RouteForm::Native, twin });
+        let sub = self.insert_sub(key, id.into(), route, true);
         match wanted.since {
             None => {
-                self.answer(key.index, sub, &here, false);
-                self.attach(key.index, sub);
+                self.answer(key.index, sub.index, &here, false);
+                self.attach(key.index, sub.index);
             }
             Some(since) => {
                 let behind = Behind { source, feed: since.feed, after: since.offset };
-                self.conns[key.index as usize].subs[sub as usize].state = SubState::Behind(behind);
+                self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
                 // A short absence is over here and now: one step for the changes, one to find that
                 // there are no more.
-                let live = (0..2).any(|_| matches!(self.catch_up(key, sub), Step::Live));
+                let live = (0..2).any(|_| matches!(self.catch_up(sub), Step::Live));
                 if !live {
-                    self.tasks.push(Task::CatchUp(key, sub));
+                    self.tasks.push(Task::CatchUp(sub));
                 }
             }
         }
         Ok(())
+    }
+
+    fn insert_sub(&mut self, conn: ConnKey, id: Box<str>, route: u32, unanswered: bool) -> SubKey {
+        let generation = self.next_generation();
+        let sub = Sub { generation, id, route, unanswered, state: SubState::Held };
+        let index = self.conns[conn.index as usize].subs.insert(sub) as u32;
+        SubKey { conn, index, generation }
+    }
+
+    /// The first that no subscription of the connection to these topics has.
+    fn free_twin(&self, key: ConnKey, topics: &[Topic]) -> u32 {
+        let routes = self.conns[key.index as usize].subs.iter().map(|(_, sub)| &self.routes[sub.route as usize].key);
+        let taken: Vec<u32> = routes.filter(|route| *route.topics == *topics).map(|route| route.twin).collect();
+        (0..).find(|twin| !taken.contains(twin)).unwrap_or_default()
     }
 
     /// Ends a subscription of a native client; whether there was one.
@@ -127,7 +146,7 @@ impl Hub {
         }
     }
 
-    fn one_source(&self, topics: &[Topic]) -> Result<Source, Refusal> {
+    fn one_source(&self, topics: &[Topic], may_see: impl Fn(&str) -> bool) -> Result<Source, Refusal> {
         let mut one = None;
         for topic in topics {
             match (self.carried(topic.as_str()), one) {
@@ -138,7 +157,7 @@ impl Hub {
                     return Err(Refusal(ErrorCode::MixedFeeds, message.into()));
                 }
                 (Carried::ByNone, _) => {
-                    let message = format!("no listener carries '{topic}'; there are: {}", self.topic_names());
+                    let message = format!("no listener carries '{topic}'; there are: {}", self.topic_names(may_see));
                     return Err(Refusal(ErrorCode::UnknownTopic, message));
                 }
                 (Carried::Unknown, _) => {
@@ -150,10 +169,10 @@ impl Hub {
         one.ok_or_else(|| Refusal(ErrorCode::BadMessage, "a subscription needs a topic".into()))
     }
 
-    fn topic_names(&self) -> String {
+    fn topic_names(&self, may_see: impl Fn(&str) -> bool) -> String {
         const SHOWN: usize = 20;
-        let mut names: Vec<&str> =
-            self.feeds.values().flat_map(|view| &view.catalogue.topics).map(|info| info.topic.as_str()).collect();
+        let all = self.feeds.values().flat_map(|view| &view.catalogue.topics).map(|info| info.topic.as_str());
+        let mut names: Vec<&str> = all.filter(|name| may_see(name)).collect();
         names.sort_unstable();
         let more = names.len().saturating_sub(SHOWN);
         names.truncate(SHOWN);
@@ -240,7 +259,12 @@ impl Hub {
             return;
         }
         let text = message::reset(&it.id, reason, &here);
-        self.answer(key.index, sub, &here, false);
+        // Until the reset has arrived the client's own cursor is the one to keep.
+        let own = match &it.state {
+            SubState::Behind(Behind { feed, after, .. }) => Cursor::new(feed.clone(), *after),
+            SubState::Live { .. } | SubState::Held => here,
+        };
+        self.answer(key.index, sub, &own, false);
         self.push(key.index, crate::ws::text(&text));
         self.metrics.reset(reason);
         self.attach(key.index, sub);
