@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, Path, Request, State},
+    extract::{ConnectInfo, Path, Request, State, rejection::PathRejection},
     http::{HeaderValue, StatusCode, header},
     middleware::map_response,
     response::{IntoResponse, Response},
@@ -70,11 +70,18 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
     router
         .with_state(front)
         .merge(ingest)
-        .fallback(async || problem(StatusCode::NOT_FOUND, "not_found", "nothing is served at this path"))
+        .fallback(not_found)
+        .method_not_allowed_fallback(async || {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is not served with this method")
+        })
         .layer(map_response(move |mut response: Response| {
             response.headers_mut().insert("x-rowcast-gateway", name.clone());
             std::future::ready(response)
         }))
+}
+
+pub(crate) async fn not_found() -> Response {
+    problem(StatusCode::NOT_FOUND, "not_found", "nothing is served at this path")
 }
 
 /// An answer that says what is wrong, as every error of a gateway looks.
@@ -104,7 +111,14 @@ async fn native(State(front): State<Front>, request: Request) -> Response {
 }
 
 /// `/ws/<topic>/`: a plain endpoint for every topic that is carried, with no configuration.
-async fn any_topic(State(front): State<Front>, Path(name): Path<String>, request: Request) -> Response {
+async fn any_topic(
+    State(front): State<Front>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let Ok(Path(name)) = name else {
+        return problem(StatusCode::NOT_FOUND, ErrorCode::BadTopic.as_str(), "the topic in this path is not UTF-8");
+    };
     let topic = match Topic::new(&name) {
         Ok(topic) => topic,
         Err(e) => return problem(StatusCode::NOT_FOUND, ErrorCode::BadTopic.as_str(), &e.to_string()),
@@ -121,7 +135,10 @@ async fn any_topic(State(front): State<Front>, Path(name): Path<String>, request
 
 /// Turns a request into a connection, or says why not.
 async fn open(front: Front, door: Door, request: Request) -> Response {
-    // A body is of no use here, and would not be shareable.
+    // What follows an upgrade is the WebSocket's, and not half of it a body's.
+    if !axum::body::HttpBody::is_end_stream(request.body()) {
+        return problem(StatusCode::BAD_REQUEST, "bad_handshake", "a WebSocket is opened without a body");
+    }
     let mut request = request.map(drop);
     let key = match Handshake::of(request.method(), request.headers()) {
         Handshake::Valid(key) => key,

@@ -1,10 +1,12 @@
 //! The demo page, which every gateway carries in its binary.
 
 use axum::{
-    extract::Path,
-    http::{StatusCode, header},
+    extract::{Path, rejection::PathRejection},
+    http::header,
     response::{IntoResponse, Response},
 };
+
+use crate::http::not_found;
 
 macro_rules! assets {
     ($($name:literal: $kind:literal),* $(,)?) => {
@@ -33,10 +35,10 @@ pub async fn page() -> Response {
 }
 
 /// `GET /assets/{name}`
-pub async fn asset(Path(name): Path<String>) -> Response {
-    match ASSETS.iter().find(|(known, ..)| *known == name) {
+pub async fn asset(name: Result<Path<String>, PathRejection>) -> Response {
+    match ASSETS.iter().find(|(known, ..)| name.as_ref().is_ok_and(|Path(name)| known == name)) {
         Some((_, kind, bytes)) => file(kind, bytes),
-        None => (StatusCode::NOT_FOUND, "no such file").into_response(),
+        None => not_found().await,
     }
 }
 

@@ -75,7 +75,27 @@ async fn a_topic_that_nobody_carries_is_not_found_and_one_that_nobody_announced_
     let (code, answer) = gateway.get("/ws/orders/").await;
     assert_eq!(code, 404);
     assert!(answer.contains("unknown_topic") && answer.contains("orders"), "{answer}");
-    assert_eq!(gateway.get("/nowhere").await.0, 404);
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_said_in_json() {
+    let gateway = TestGateway::start(&[], "").await;
+    let _feed = gateway.feed(&["a"]).await;
+    let request = async |start: &str| {
+        let raw = format!("{start} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let (code, answer) = gateway.request(&raw).await;
+        let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).expect("JSON");
+        assert!(body["message"].is_string(), "{body}");
+        (code, body["error"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(request("GET /nowhere").await, (404, "not_found".into()));
+    assert_eq!(request("GET /assets/nothing.js").await, (404, "not_found".into()));
+    assert_eq!(request("GET /assets/%ff").await, (404, "not_found".into()));
+    assert_eq!(request("GET /ws/%ff/").await, (404, "bad_topic".into()));
+    assert_eq!(request("POST /healthz").await, (405, "method_not_allowed".into()));
+    assert_eq!(request("POST /ws/a/").await, (405, "bad_handshake".into()));
+    assert_eq!(request("GET /ws/a/").await, (426, "bad_handshake".into()));
     gateway.shutdown.cancel();
 }
 
