@@ -100,7 +100,13 @@ impl Dev {
 
         let stop = shutdown.child_token();
         let guard = stop.clone().drop_guard();
-        let gateway = tokio::spawn(gateway.run(stop.clone()));
+        let (gateway, with_it) = (gateway.run(stop.clone()), stop.clone().drop_guard());
+        let gateway = tokio::spawn(async move {
+            let ended = gateway.await;
+            // A listener without a gateway would only look alive.
+            drop(with_it);
+            ended
+        });
         listener::run(listener, &bus, stop).await.map_err(|listener::Error::Settings(error)| error)?;
         drop(guard);
         gateway.await?
