@@ -14,7 +14,12 @@ use serde_json::{Value, json, value::RawValue};
 use service::SettingsError;
 use tokio_tungstenite::{
     connect_async,
-    tungstenite::{Error, Message, client::IntoClientRequest, http::Request, protocol::CloseFrame},
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest,
+        http::{HeaderValue, Request, header::AUTHORIZATION},
+        protocol::CloseFrame,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -80,13 +85,9 @@ impl Tail {
         self.request()?;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
-            let before = self.since.clone();
             match self.connect(&mut backoff).await? {
                 End::Done => return Ok(()),
                 End::Lost(reason) => {
-                    if self.since != before {
-                        backoff.reset();
-                    }
                     let delay = backoff.delay();
                     say(&format!("{reason}; trying again in {} ms", delay.as_millis()));
                     tokio::time::sleep(delay).await;
@@ -108,7 +109,19 @@ impl Tail {
             Some(_) => return Err(wrong("a URL that starts with ws:// or wss://")),
             None => format!("ws://{base}"),
         };
-        format!("{base}/rowcast").into_client_request().map_err(|_| wrong("a URL such as ws://127.0.0.1:8000"))
+        let mut request =
+            format!("{base}/rowcast").into_client_request().map_err(|_| wrong("a URL such as ws://127.0.0.1:8000"))?;
+        if let Some(token) = &self.token {
+            // At once and not in a message: an application that is asked who this is hears of the
+            // request alone.
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| SettingsError::Wrong {
+                setting: "--token (ROWCAST_TOKEN)".into(),
+                value: "(not shown)".into(),
+                right: "a token without line breaks and other control characters".into(),
+            })?;
+            request.headers_mut().insert(AUTHORIZATION, bearer);
+        }
+        Ok(request)
     }
 
     async fn connect(&mut self, backoff: &mut Backoff) -> anyhow::Result<End> {
@@ -122,19 +135,12 @@ impl Tail {
             Ok(Err(error)) => return Ok(End::Lost(format!("cannot connect to {}: {error}", self.url))),
             Err(_) => return Ok(End::Lost(format!("{} does not answer", self.url))),
         };
-        let mut messages = Vec::new();
-        if let Some(token) = &self.token {
-            messages.push(json!({ "type": "auth", "token": token }));
-        }
         let mut subscribe = json!({ "type": "subscribe", "id": "tail", "topics": [self.topic], "watermark": { "every_ms": WATERMARK_MS } });
         if let Some(since) = &self.since {
             subscribe["since"] = since.to_string().into();
         }
-        messages.push(subscribe);
-        for message in messages {
-            if let Err(error) = socket.send(Message::text(message.to_string())).await {
-                return Ok(End::Lost(error.to_string()));
-            }
+        if let Err(error) = socket.send(Message::text(subscribe.to_string())).await {
+            return Ok(End::Lost(error.to_string()));
         }
         loop {
             let message = match tokio::time::timeout(SILENCE, socket.next()).await {
@@ -145,10 +151,9 @@ impl Tail {
             };
             match message {
                 Message::Text(text) => {
-                    if let Some(end) = self.take(&text)? {
+                    if let Some(end) = self.take(&text, backoff)? {
                         return Ok(end);
                     }
-                    backoff.reset();
                 }
                 Message::Close(close) => return closed(close),
                 _ => {}
@@ -157,12 +162,13 @@ impl Tail {
     }
 
     /// Acts on a message of the gateway; whether the connection is of no more use.
-    fn take(&mut self, text: &str) -> anyhow::Result<Option<End>> {
+    fn take(&mut self, text: &str, backoff: &mut Backoff) -> anyhow::Result<Option<End>> {
         let message: Value = serde_json::from_str(text)?;
         let cursor = || message["cursor"].as_str().and_then(|cursor| cursor.parse::<Cursor>().ok());
         match message["type"].as_str().unwrap_or_default() {
             "hello" => say(&format!("connected to gateway {}", message["gateway"].as_str().unwrap_or("?"))),
             "subscribed" => {
+                backoff.reset();
                 let how = if message["resumed"] == true { "continued after" } else { "live from" };
                 say(&format!("{} {how} {}", self.topic, message["cursor"].as_str().unwrap_or("?")));
                 self.since = cursor().or(self.since.take());

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use support::TestGateway;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::Command,
 };
 
@@ -47,4 +47,40 @@ async fn a_tail_whose_gateway_dies_goes_on_without_a_loss_or_a_repeat() {
     }
     assert!(tail.wait().await.unwrap().success());
     second.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_token_reaches_the_application_that_the_gateway_asks() {
+    // An application that knows one token.
+    let application = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", application.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = application.accept().await.unwrap();
+            let mut question = String::new();
+            let mut reader = BufReader::new(&mut socket);
+            while !question.ends_with("\r\n\r\n") {
+                reader.read_line(&mut question).await.unwrap();
+            }
+            let known = question.to_lowercase().contains("authorization: bearer sesame\r\n");
+            let (status, body) = if known { ("200 OK", r#"{"topics":["a"]}"#) } else { ("401 Unauthorized", "") };
+            let answer =
+                format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let config = format!("[auth]\nurl = \"{url}\"\norigins = [\"https://app.example.com\"]\n");
+    let gateway = TestGateway::start(&[], &config).await;
+    let mut feed = gateway.feed(&["a"]).await;
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_rowcast"))
+        .args(["tail", "a", "--url", &format!("ws://{}", gateway.address), "--token", "sesame", "--count", "1"])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(tail.stderr.take().unwrap()).lines();
+    while !said.next_line().await.unwrap().expect("it says that it is live").contains("live from") {}
+    feed.send("a", "1").await;
+    assert!(tail.wait().await.unwrap().success());
+    gateway.shutdown.cancel();
 }
