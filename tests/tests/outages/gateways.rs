@@ -2,16 +2,16 @@ use e2e::site::Site;
 
 use crate::trial::{Outcome, Trial};
 
-/// Everybody came back as often as its gateway went, and went on where it was.
+/// Clients came back, at least as often as this in all, and each went on where it was. (Between the
+/// deaths of two gateways a client may come back to the second one.)
 fn everybody_resumed(outcome: &Outcome, times: u32) {
     outcome.nothing_is_wrong();
     for ledger in &outcome.natives {
         assert!(ledger.resets.is_empty(), "{ledger:?}");
         assert_eq!((ledger.changes, ledger.missed), (outcome.last, 0), "{ledger:?}");
-        assert_eq!(ledger.resumed, ledger.connections - 1, "{ledger:?}");
     }
     let back: u32 = outcome.natives.iter().map(|ledger| ledger.resumed).sum();
-    assert_eq!(back, times, "{outcome:?}");
+    assert!(back >= times, "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,4 +52,17 @@ async fn a_rolling_restart_of_all_gateways_loses_nothing() {
         trial.site.gateways[gateway].until_ready().await.unwrap();
     }
     everybody_resumed(&trial.end().await, half + 2 * half);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_resume_at_a_gateway_that_knows_nothing_though_redis_has_just_lost_everything() {
+    let mut trial = Trial::of_natives(Site::start().await.unwrap()).await;
+    let all = trial.natives.len() as u32;
+    trial.site.redis.restart(false).await.unwrap();
+    trial.flows_again().await;
+    trial.site.gateways.iter_mut().for_each(|gateway| gateway.kill9().unwrap());
+    trial.rows_are_written(20).await;
+    trial.site.gateways[0].restart().unwrap();
+    trial.flows_again().await;
+    everybody_resumed(&trial.end().await, all);
 }

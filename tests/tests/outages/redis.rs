@@ -39,6 +39,21 @@ async fn nobody_notices_that_redis_came_back_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_notices_that_redis_came_back_with_older_data() {
+    let mut trial = Trial::on(Site::start().await.unwrap()).await;
+    for _ in 0..2 {
+        // Nothing may be written while it is copied.
+        trial.site.redis.pause().unwrap();
+        let older = trial.site.redis.snapshot().unwrap();
+        trial.site.redis.resume().unwrap();
+        trial.rows_are_written(50).await;
+        trial.site.redis.restore(&older).await.unwrap();
+        trial.flows_again().await;
+    }
+    trial.end().await.nobody_noticed();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_that_redis_was_gone_behind_a_silent_proxy_for_all_parts() {
     let trial = Trial::on(Site::with_links().await.unwrap()).await;
     trial.site.links.iter().for_each(Proxy::stall);
