@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -94,8 +95,11 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // SIGTERM, so that it takes its workers along; it may have ended already.
-        drop(Command::new("kill").arg(self.process.id().to_string()).stderr(Stdio::null()).status());
-        drop(self.process.wait());
+        if let Ok(None) = self.process.try_wait()
+            && kill_process(Pid::from_child(&self.process), Signal::TERM).is_ok()
+        {
+            drop(self.process.wait());
+        }
         if std::thread::panicking() {
             let text = format!("--- log of nginx\n{}---\n", self.log());
             drop(std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()));
