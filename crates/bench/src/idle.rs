@@ -36,7 +36,7 @@ pub async fn run(stage: &Stage, what: &Idle, time: Duration, report: &mut Report
     writer.insert(1, &load).await?;
     drop(timeout(ARRIVES_WITHIN, load.all_have(1)).await);
     let tally = gateways.end(load, writer.last())?;
-    report.faults(&tally, Duration::MAX);
+    report.clients(&tally, Duration::MAX);
     let measure = |name, unit, recipe| Measure {
         case: format!("{} idle connections of 2 gateways", what.connections),
         what: name,

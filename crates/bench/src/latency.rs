@@ -21,7 +21,7 @@ pub const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 /// One run at one rate, and the floor's right after it.
 pub async fn run(stage: &Stage, what: &Latency, rate: u32, time: Duration, report: &mut Report) -> anyhow::Result<()> {
     let ours = rowcast(stage, what, rate, time).await?;
-    report.faults(&ours.clients, time);
+    report.clients(&ours.clients, time);
     let floor = bare(stage, what, rate, time, ours.bytes).await?;
     let measure = |name, recipe| Measure {
         case: format!("{} clients of 2 gateways, {rate} changes/s: from commit to socket", what.clients),

@@ -30,6 +30,13 @@ struct Row {
     floor: Vec<f64>,
 }
 
+/// Shares of a core, in runs of rowcast and of the floor.
+#[derive(Debug, Default)]
+struct Busiest {
+    ours: f64,
+    floor: f64,
+}
+
 /// All that was measured.
 #[derive(Debug)]
 pub struct Report {
@@ -39,13 +46,13 @@ pub struct Report {
     time: Duration,
     rows: Vec<Row>,
     faults: Faults,
-    /// The largest share of its core that the load client used, and what for.
-    busiest: f64,
+    /// The largest share of its core that the load client used.
+    busiest: Busiest,
 }
 
 impl Report {
     pub fn new(machine: String, cores: String, runs: u32, time: Duration) -> Self {
-        Self { machine, cores, runs, time, rows: Vec::new(), faults: Faults::default(), busiest: 0.0 }
+        Self { machine, cores, runs, time, rows: Vec::new(), faults: Faults::default(), busiest: Busiest::default() }
     }
 
     /// Adds the figure of a run, and the floor's in the same run.
@@ -58,15 +65,15 @@ impl Report {
         self.rows[index].floor.extend(floor);
     }
 
-    /// Notes what the clients of a run saw.
-    pub fn faults(&mut self, tally: &Tally, time: Duration) {
+    /// Notes what the clients of a run saw, and how busy they were.
+    pub fn clients(&mut self, tally: &Tally, time: Duration) {
         self.faults.add(tally.faults);
-        self.floor_load(tally, time);
+        self.busiest.ours = self.busiest.ours.max(tally.cpu_s / time.as_secs_f64());
     }
 
-    /// Notes how busy the load client was.
-    pub fn floor_load(&mut self, tally: &Tally, time: Duration) {
-        self.busiest = self.busiest.max(tally.cpu_s / time.as_secs_f64());
+    /// Notes how busy the floor's clients were.
+    pub fn floors_clients(&mut self, tally: &Tally, time: Duration) {
+        self.busiest.floor = self.busiest.floor.max(tally.cpu_s / time.as_secs_f64());
     }
 
     /// Whether nothing was missing, repeated, out of order or cut off.
@@ -93,11 +100,16 @@ impl Report {
             text.push_str(&row.markdown());
         }
         let Faults { missing, repeated, reordered, cut_off } = self.faults;
-        let limit = if self.busiest > BUSY { ": some figures may be its limit" } else { "" };
+        let limit = |share| if share > BUSY { " (some of these figures may be its limit)" } else { "" };
+        let Busiest { ours, floor } = self.busiest;
         text.push_str(&format!(
             "\nOf all changes to all clients: {missing} missing, {repeated} repeated, {reordered} reordered, \
-             {cut_off} connections cut off. The load client used at most {:.0} % of its core{limit}.",
-            self.busiest * 100.0
+             {cut_off} connections cut off. The load client used at most {:.0} % of its core with rowcast{}, \
+             {:.0} % with the floor{}.",
+            ours * 100.0,
+            limit(ours),
+            floor * 100.0,
+            limit(floor)
         ));
         text
     }
@@ -111,7 +123,7 @@ impl Report {
             "seconds": self.time.as_secs(),
             "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
             "faults": {"missing": missing, "repeated": repeated, "reordered": reordered, "cut_off": cut_off},
-            "load_client_busiest": self.busiest,
+            "load_client_busiest": {"rowcast": self.busiest.ours, "floor": self.busiest.floor},
         })
     }
 }

@@ -42,7 +42,10 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         if let Some(what) = &throughput {
             for &gateways in &what.gateways {
                 for &load in &what.loads {
-                    say(&format!("run {run} of {of}: throughput over {gateways} gateways, {load:?}"));
+                    say(&format!(
+                        "run {run} of {of}: throughput, gateways: {gateways}, rows a statement: {}",
+                        load.rows
+                    ));
                     throughput::run(&stage, what, gateways, load, args.seconds, &mut report).await?;
                 }
             }

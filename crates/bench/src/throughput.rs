@@ -35,10 +35,10 @@ pub async fn run(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let (tally, ours) = rowcast(stage, what, gateways, offered, time).await?;
-    report.faults(&tally, time);
+    report.clients(&tally, time);
     let bytes = (ours.counts.bytes / ours.counts.changes.max(1)) as usize;
     let (floor_tally, floor) = bare(stage, what, offered.rows, time, bytes).await?;
-    report.floor_load(&floor_tally, time);
+    report.floors_clients(&floor_tally, time);
     let Offered { rows, ahead } = offered;
     let gateways = if gateways == 1 { "1 gateway".to_owned() } else { format!("{gateways} gateways") };
     let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };

@@ -38,6 +38,10 @@ pub use tables::warn_of_unusable_tables;
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a refused request still sends is read, up to this much and this long: to hang up on it resets
+/// the connection, and the client would not get to see why.
+const MAX_DISCARDED_BYTES: usize = 16 * MAX_BODY_BYTES;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests in hand, which with [`MAX_BODY_BYTES`] is the most memory that they take.
 const MAX_IN_HAND: usize = 256;
 
@@ -68,17 +72,32 @@ struct Route {
 }
 
 async fn post(State(route): State<Arc<Route>>, request: Request) -> Response {
-    match Box::pin(route.store(request)).await {
+    let (head, mut body) = request.into_parts();
+    match Box::pin(route.store(&head, &mut body)).await {
         Ok(answer) => answer,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            // Who expects a 100 has not sent it yet, and will not.
+            if !head.headers.contains_key(header::EXPECT) {
+                drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(body)).await);
+            }
+            refusal.into_response()
+        }
+    }
+}
+
+async fn discard(mut body: Body) {
+    let mut bytes = 0;
+    while bytes < MAX_DISCARDED_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        bytes += frame.data_ref().map_or(0, axum::body::Bytes::len);
     }
 }
 
 impl Route {
-    async fn store(&self, request: Request) -> Result<Response, Refusal> {
+    async fn store(&self, head: &request::Parts, body: &mut Body) -> Result<Response, Refusal> {
         let Shared { database, access, in_hand } = &*self.shared;
-        let (head, body) = request.into_parts();
-        self.authorise(access, &head).await?;
+        self.authorise(access, head).await?;
         check_content_type(&head.headers)?;
         let database = database.as_ref().ok_or_else(|| {
             Refusal::new(Kind::NotReady, "this gateway has no database: it needs --database-url (DATABASE_URL)")
@@ -135,10 +154,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
+async fn read(body: &mut Body) -> Result<Vec<u8>, Refusal> {
     let too_large = || Refusal::new(Kind::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes"));
     // Said by Content-Length: refused before a byte of it is read.
-    if axum::body::HttpBody::size_hint(&body).lower() > MAX_BODY_BYTES as u64 {
+    if axum::body::HttpBody::size_hint(body).lower() > MAX_BODY_BYTES as u64 {
         return Err(too_large());
     }
     let whole = Limited::new(body, MAX_BODY_BYTES).collect();

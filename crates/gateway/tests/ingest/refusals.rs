@@ -110,7 +110,7 @@ async fn an_oversized_body_is_refused_before_it_is_read() {
     let head = "POST /api/things/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10000000\r\n\r\n{";
     send(app.address, head.as_bytes()).await.is(413, "too_large", "1048576");
     // Found out on the way.
-    let head = "POST /api/things/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /api/things/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = format!("100000\r\n{}\r\n", " ".repeat(0x10_0000));
     send(app.address, format!("{head}{chunk}{chunk}0\r\n\r\n").as_bytes()).await.is(413, "too_large", "1048576");
     // As long as it may be.

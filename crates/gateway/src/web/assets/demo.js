@@ -80,7 +80,7 @@ function showNumbers() {
   find('resumed').textContent = numbers.resumed.toLocaleString('en');
   find('resumed-unit').textContent = numbers.resumed === 1 ? 'time' : 'times';
   find('resumed-note').textContent = numbers.resumed ? 'reconnected, nothing missed' : 'no reconnect so far';
-  find('resets-note').textContent = numbers.resets ? 'gaps, marked in the lists' : 'no gap so far';
+  find('resets-note').textContent = numbers.resets ? numbers.resets === 1 ? 'a gap, marked in the lists' : 'gaps, marked in the lists' : 'no gap so far';
   find('resets').textContent = numbers.resets.toLocaleString('en');
   find('resets-number').classList.toggle('some', numbers.resets > 0);
 }
