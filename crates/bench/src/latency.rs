@@ -23,6 +23,7 @@ pub async fn run(stage: &Stage, what: &Latency, rate: u32, time: Duration, repor
     let ours = rowcast(stage, what, rate, time).await?;
     report.clients(&ours.clients, time);
     let floor = bare(stage, what, rate, time, ours.bytes).await?;
+    report.floors_clients(&floor, time);
     let measure = |name, recipe| Measure {
         case: format!("{} clients of 2 gateways, {rate} changes/s: from commit to socket", what.clients),
         what: name,
