@@ -11,7 +11,9 @@ const PIECES: usize = 64;
 /// Frames that a socket has not taken yet, in order.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    pieces: VecDeque<Bytes>,
+    /// In place, because mostly there is only one: a queue would cost an allocation each time.
+    first: Bytes,
+    rest: VecDeque<Bytes>,
     bytes: usize,
 }
 
@@ -29,8 +31,13 @@ pub enum Flushed {
 impl Outbox {
     /// Appends one or several whole frames.
     pub fn push(&mut self, frames: Bytes) {
+        let is_first = self.bytes == 0;
         self.bytes += frames.len();
-        self.pieces.push_back(frames);
+        if is_first {
+            self.first = frames;
+        } else {
+            self.rest.push_back(frames);
+        }
     }
 
     /// Bytes that wait.
@@ -42,9 +49,9 @@ impl Outbox {
     pub fn flush(&mut self, socket: &TcpStream) -> (Flushed, usize) {
         let before = self.bytes;
         let state = loop {
-            if self.pieces.is_empty() {
+            if self.bytes == 0 {
                 // An idle connection holds no queue.
-                self.pieces = VecDeque::new();
+                self.rest = VecDeque::new();
                 break Flushed::All;
             }
             match self.write(socket) {
@@ -58,14 +65,12 @@ impl Outbox {
     }
 
     fn write(&self, socket: &TcpStream) -> io::Result<usize> {
-        if let [one] = self.pieces.as_slices().0
-            && self.pieces.len() == 1
-        {
-            return socket.try_write(one);
+        if self.rest.is_empty() {
+            return socket.try_write(&self.first);
         }
         let mut slices = [IoSlice::new(&[]); PIECES];
         let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+        for (slice, piece) in slices.iter_mut().zip(std::iter::once(&self.first).chain(&self.rest)) {
             *slice = IoSlice::new(piece);
             count += 1;
         }
@@ -74,14 +79,32 @@ impl Outbox {
 
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
-        while written > 0 {
-            let Some(first) = self.pieces.front_mut() else { break };
-            if written < first.len() {
-                first.advance(written);
-                break;
-            }
-            written -= first.len();
-            self.pieces.pop_front();
+        while written >= self.first.len() && !self.first.is_empty() {
+            written -= self.first.len();
+            self.first = self.rest.pop_front().unwrap_or_default();
         }
+        self.first.advance(written);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_in_part_goes_on_where_it_stopped() {
+        let mut outbox = Outbox::default();
+        for piece in [&b"abc"[..], b"de", b"f"] {
+            outbox.push(Bytes::from_static(piece));
+        }
+        let left = |outbox: &Outbox| -> Vec<u8> {
+            std::iter::once(&outbox.first).chain(&outbox.rest).flat_map(|piece| piece.to_vec()).collect()
+        };
+        for (written, rest) in [(2, "cdef"), (1, "def"), (3, "")] {
+            outbox.advance(written);
+            assert_eq!((left(&outbox), outbox.bytes()), (rest.as_bytes().to_vec(), rest.len()));
+        }
+        outbox.push(Bytes::from_static(b"g"));
+        assert_eq!(left(&outbox), b"g");
     }
 }

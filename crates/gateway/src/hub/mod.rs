@@ -286,30 +286,37 @@ impl Hub {
     /// Writes to the next few connections that have something waiting, each everything it has.
     /// Whether more wait.
     pub fn flush_some(&mut self, count: usize) -> bool {
+        let mut total = 0;
         for _ in 0..count {
-            let Some(key) = self.sweep.pop_front() else { return false };
+            let Some(key) = self.sweep.pop_front() else { break };
             let Some(conn) = self.conn_mut(key) else { continue };
             conn.dirty = false;
-            if self.flush(key) == Some(Flushed::Full)
+            let Some((flushed, written)) = self.flush(key) else { continue };
+            total += written;
+            if flushed == Flushed::Full
                 && let Some(conn) = self.conn_mut(key)
             {
                 conn.full = true;
                 self.tasks.push(Task::Flush(key));
             }
         }
+        // Once for all of them: the counter is shared between the shards.
+        self.metrics.written(total);
         !self.sweep.is_empty()
     }
 
     /// Goes on writing to a socket that was full. Whether it still is.
     fn flush_full(&mut self, key: ConnKey) -> bool {
-        let full = self.flush(key) == Some(Flushed::Full);
+        let Some((flushed, written)) = self.flush(key) else { return false };
+        self.metrics.written(written);
+        let full = flushed == Flushed::Full;
         if !full && let Some(conn) = self.conn_mut(key) {
             conn.full = false;
         }
         full
     }
 
-    fn flush(&mut self, key: ConnKey) -> Option<Flushed> {
+    fn flush(&mut self, key: ConnKey) -> Option<(Flushed, usize)> {
         let low = self.settings.queue_bytes / 2;
         let conn = self.conns.get_mut(key.index as usize).filter(|conn| conn.generation == key.generation)?;
         let (flushed, written) = conn.outbox.flush(&conn.socket);
@@ -333,8 +340,7 @@ impl Hub {
         if flushed == Flushed::Dead || (flushed == Flushed::All && conn.said_goodbye) {
             conn.cut();
         }
-        self.metrics.written(written);
-        Some(flushed)
+        Some((flushed, written))
     }
 
     fn apply(&mut self, event: FeedEvent) {
