@@ -37,6 +37,13 @@ const WRITES: usize = 64;
 /// Events that are taken in at once: however fast they come, sockets get their turn.
 const EVENTS: usize = 64;
 
+/// How long requests are still read when the gateway stops: hyper drops a connection at once on which
+/// it has not read anything, and with it what the client has sent.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// Connections that are taken from the accept queue when the gateway stops.
+const LAST_ACCEPTS: usize = 4096;
+
 /// How long a client has to send the header of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -106,18 +113,22 @@ impl Shard {
     async fn serve(self, sessions: Sessions) -> std::io::Result<()> {
         let hub = sessions.hub.clone();
         let listener = TcpListener::from_std(self.listener)?;
+        let accept = accept(listener, self.router, self.sockets.clone(), self.shutdown.clone());
+        let mut accepting = tokio::task::spawn_local(accept);
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(accept(listener, self.router, self.sockets.clone(), self.shutdown.clone()));
         tasks.spawn_local(receive(self.newcomers, sessions));
         tasks.spawn_local(sweep(hub.clone(), self.events));
         tasks.spawn_local(tick(hub.clone(), self.pulse));
         tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => drain(&hub, self.drain, &self.sockets).await,
+            () = self.shutdown.cancelled() => {}
             // None of them ends before that. A shard without one of them is deaf or dumb, and looks
             // alive: the process must end, so that it is started again.
+            ended = &mut accepting => return Err(std::io::Error::other(format!("accepting ended: {ended:?}"))),
             Some(ended) = tasks.join_next() => return Err(std::io::Error::other(format!("a task ended: {ended:?}"))),
         }
+        accepting.await?;
+        drain(&hub, self.drain, &self.sockets).await;
         Ok(())
     }
 }
@@ -133,16 +144,29 @@ async fn accept(listener: TcpListener, router: Router, sockets: Sockets, shutdow
                 continue;
             }
         };
-        let Some(counted) = sockets.take() else { continue };
-        if let Err(error) = prepare(&socket) {
-            debug!(%error, "a client that left at once");
-        }
-        let (router, shutdown) = (router.clone(), shutdown.clone());
-        tokio::task::spawn_local(async move {
-            serve_http(socket, peer, router, shutdown).await;
-            drop(counted);
-        });
+        take_in(socket, peer, &router, &sockets, &shutdown);
     }
+    // Those in the queue have a connection, as far as they know, and may have sent their request.
+    let Ok(queue) = listener.into_std() else { return };
+    for _ in 0..LAST_ACCEPTS {
+        let Ok((socket, peer)) = queue.accept() else { return };
+        match socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
+            Ok(socket) => take_in(socket, peer, &router, &sockets, &shutdown),
+            Err(error) => debug!(%error, "cannot serve who came last"),
+        }
+    }
+}
+
+fn take_in(socket: TcpStream, peer: SocketAddr, router: &Router, sockets: &Sockets, shutdown: &CancellationToken) {
+    let Some(counted) = sockets.take() else { return };
+    if let Err(error) = prepare(&socket) {
+        debug!(%error, "a client that left at once");
+    }
+    let (router, shutdown) = (router.clone(), shutdown.clone());
+    tokio::task::spawn_local(async move {
+        serve_http(socket, peer, router, shutdown).await;
+        drop(counted);
+    });
 }
 
 fn prepare(socket: &TcpStream) -> std::io::Result<()> {
@@ -168,11 +192,14 @@ async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router, shutdow
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = shutdown.cancelled() => {
-            // A request in hand is answered, and no other is taken.
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
+        () = shutdown.cancelled() => match tokio::time::timeout(LAST_WORDS, serving.as_mut()).await {
+            Ok(served) => served,
+            Err(_) => {
+                // A request in hand is answered, and no other is taken.
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        },
     };
     if let Err(error) = served {
         debug!(%error, "a request that could not be read");
