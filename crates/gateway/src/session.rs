@@ -208,6 +208,7 @@ impl Session {
         if !self.rate.allow(Instant::now(), self.shared.max_messages_per_s) {
             return self.too_many(&incoming);
         }
+        self.excess = self.excess.saturating_sub(1);
         match incoming {
             Incoming::Ping(payload) => self.shared.hub.with(|hub| hub.send(self.key, ws::pong(&payload))),
             // Plain endpoints are one-way: what their front ends send is nobody's concern.

@@ -130,3 +130,37 @@ async fn an_upgrade_with_a_body_holds_no_place() {
     gateway.connect("/rowcast").await.next("hello").await;
     gateway.shutdown.cancel();
 }
+
+/// Bytes that wait in the send queues of the gateway's sockets, by the kernel's own table.
+fn unsent(gateway: &TestGateway) -> u64 {
+    let port = format!(":{:04X}", gateway.address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queue = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ours = fields.get(1)?.ends_with(&port);
+        let waiting = fields.get(4)?.split(':').next()?;
+        u64::from_str_radix(waiting, 16).ok().filter(|_| ours)
+    };
+    table.lines().filter_map(queue).sum()
+}
+
+#[tokio::test]
+async fn what_a_stuck_reader_has_not_been_sent_does_not_fill_the_kernel() {
+    let gateway = TestGateway::start(&[], "").await;
+    let mut feed = gateway.feed(&["a"]).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(gateway.address).await.unwrap();
+    let url = format!("ws://{}/ws/a/", gateway.address);
+    let (_stuck, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    let payload = format!("\"{}\"", "x".repeat(5_000));
+    for _ in 0..500 {
+        feed.send("a", &payload).await;
+    }
+    while gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await == 0 {
+        feed.send("a", &payload).await;
+    }
+    let unsent = unsent(&gateway);
+    assert!(unsent > 0 && unsent < 256 * 1024, "{unsent} bytes wait in the kernel");
+    gateway.shutdown.cancel();
+}

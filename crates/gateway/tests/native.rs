@@ -310,3 +310,27 @@ async fn a_payload_that_is_not_json_arrives_as_a_string() {
     assert_eq!(client.next("change").await["data"], "say \"hi\"\n");
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn a_topic_that_no_listener_carries_any_more_ends_its_subscriptions_and_says_so() {
+    let gateway = TestGateway::start(&[], "").await;
+    let _feed = gateway.feed(&["a", "b"]).await;
+    let mut client = native(&gateway).await;
+    client.subscribe(r#""id":"of-a","topic":"a""#).await;
+    client.subscribe(r#""id":"of-b","topic":"b""#).await;
+    let mut next = TestFeed::begin(&gateway.bus, &["b"]).await;
+    let (mut resets, mut ended) = (Vec::new(), None);
+    while ended.is_none() {
+        let message = client.json().await;
+        match message["type"].as_str() {
+            Some("reset") => resets.push(message["id"].clone()),
+            _ => ended = Some(message),
+        }
+    }
+    let ended = ended.unwrap();
+    assert_eq!((&ended["id"], &ended["code"]), (&json!("of-a"), &json!("unknown_topic")), "{ended}");
+    assert!(resets.contains(&json!("of-b")));
+    next.send("b", "1").await;
+    assert_eq!(client.next("change").await["data"], 1, "the other goes on");
+    gateway.shutdown.cancel();
+}

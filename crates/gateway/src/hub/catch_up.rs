@@ -8,7 +8,7 @@ use std::{
 };
 
 use protocol::{Backoff, Change, Cursor, FeedId, Offset, ResetReason, Source, Topic, message::Addressee};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::{
     Hub, HubHandle,
@@ -67,6 +67,9 @@ impl HubHandle {
                 }
                 Step::History(request) => {
                     let (source, after) = (request.source, request.after);
+                    let Some(turn) = self.with(|hub| hub.turn_to_read(sub)) else { return };
+                    // Nobody closes it.
+                    let Ok(_turn) = turn.acquire().await else { return };
                     match self.historian.read(request).await {
                         Stretch::Complete { through, changes } if through > after => {
                             self.replay(sub, after, through, &changes).await;
@@ -129,6 +132,12 @@ impl Hub {
     fn last_for(&self, key: SubKey) -> Option<Offset> {
         let behind = self.behind(key)?;
         self.feeds.get(&behind.source).filter(|view| view.feed == behind.feed).map(|view| view.last)
+    }
+
+    /// One connection is not to keep all others from the history.
+    fn turn_to_read(&mut self, key: SubKey) -> Option<Rc<Semaphore>> {
+        let conn = self.conn_mut(key.conn)?;
+        Some(Rc::clone(conn.reading.get_or_insert_with(|| Rc::new(Semaphore::new(1)))))
     }
 
     fn set_after(&mut self, key: SubKey, offset: Offset) {

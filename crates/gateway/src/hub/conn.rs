@@ -3,7 +3,10 @@ use std::{rc::Rc, time::Instant};
 use bytes::Bytes;
 use protocol::{Close, FeedId, Offset, Source};
 use slab::Slab;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, Semaphore},
+};
 
 use crate::{outbox::Outbox, ws};
 
@@ -38,6 +41,8 @@ pub(super) struct Conn {
     pub stuck_since: Option<Instant>,
     /// Who waits until there is room again.
     pub room: Option<Rc<Notify>>,
+    /// Lets one of its subscriptions at a time read the history; made when the first one wants to.
+    pub reading: Option<Rc<Semaphore>>,
     /// Since when it is being closed; nothing more is sent then.
     pub closing: Option<Instant>,
     /// Whether the client's close frame has come. The server hangs up first (RFC 6455, 7.1.1).
@@ -95,6 +100,7 @@ impl Conn {
             full: false,
             stuck_since: None,
             room: None,
+            reading: None,
             closing: None,
             said_goodbye: false,
             heard: Instant::now(),

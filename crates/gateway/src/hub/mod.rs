@@ -352,6 +352,7 @@ impl Hub {
                 if let Some(view) = self.feeds.get_mut(&source) {
                     view.catalogue = catalogue;
                 }
+                self.end_uncarried();
             }
         }
     }
@@ -368,6 +369,7 @@ impl Hub {
         let topics: Vec<Topic> =
             old.catalogue.topics.iter().chain(&start.catalogue.topics).map(|info| info.topic.clone()).collect();
         self.reset_live(source, &topics, ResetReason::NewFeed);
+        self.end_uncarried();
     }
 
     /// Tells every live native subscription on these topics that it may have missed something.

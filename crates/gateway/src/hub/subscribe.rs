@@ -1,6 +1,6 @@
 //! Subscriptions come and go: joining a route, leaving it, and the answers that a client gets.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use protocol::{
     Cursor, ErrorCode, FeedId, ResetReason, Source, Topic,
@@ -139,11 +139,43 @@ impl Hub {
             .collect();
         for (sub, topic) in lost {
             let text = format!("the new token does not cover '{topic}'; this subscription has ended");
-            let id = self.conns[key.index as usize].subs[sub as usize].id.clone();
-            self.metrics.error(ErrorCode::Forbidden);
-            self.send_text(key, &message::error(Some(&id), ErrorCode::Forbidden, &text));
-            self.remove_sub(key.index, sub);
+            self.end_with(key, sub, ErrorCode::Forbidden, &text);
         }
+    }
+
+    /// Ends native subscriptions to topics that no listener carries any more, and says so: nothing
+    /// would ever come, and its watermarks would say that nothing was missed.
+    pub(super) fn end_uncarried(&mut self) {
+        let uncarried = |topic: &&Topic| self.carried(topic.as_str()) == Carried::ByNone;
+        let gone: HashMap<u32, Topic> = self
+            .routes
+            .iter()
+            .filter(|(_, route)| route.key.form == RouteForm::Native)
+            .filter_map(|(index, route)| Some((index as u32, route.key.topics.iter().find(uncarried)?.clone())))
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        let ended: Vec<(ConnKey, u32, Topic)> = self
+            .conns
+            .iter()
+            .flat_map(|(index, conn)| {
+                let key = ConnKey { index: index as u32, generation: conn.generation };
+                let of_gone = |(sub, it): (usize, &Sub)| Some((key, sub as u32, gone.get(&it.route)?.clone()));
+                conn.subs.iter().filter_map(of_gone).collect::<Vec<_>>()
+            })
+            .collect();
+        for (key, sub, topic) in ended {
+            let text = format!("no listener carries '{topic}' any more; this subscription has ended");
+            self.end_with(key, sub, ErrorCode::UnknownTopic, &text);
+        }
+    }
+
+    fn end_with(&mut self, key: ConnKey, sub: u32, code: ErrorCode, text: &str) {
+        let id = self.conns[key.index as usize].subs[sub as usize].id.clone();
+        self.metrics.error(code);
+        self.send_text(key, &message::error(Some(&id), code, text));
+        self.remove_sub(key.index, sub);
     }
 
     fn one_source(&self, topics: &[Topic], may_see: impl Fn(&str) -> bool) -> Result<Source, Refusal> {
