@@ -273,3 +273,15 @@ async fn a_request_in_hand_is_answered_before_the_gateway_ends() {
     assert!(answer.starts_with("HTTP/1.1 503"), "there is no database, but there is an answer: {answer}");
     gateway.running.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_spare_connection_of_a_browser_does_not_hold_up_the_end() {
+    let gateway = TestGateway::start(&[], "").await;
+    let _spare = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    // It is taken in by then.
+    gateway.get("/healthz").await;
+    let started = Instant::now();
+    gateway.shutdown.cancel();
+    gateway.running.await.unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
