@@ -16,7 +16,7 @@ use protocol::{
     config::Wrap,
     message::{self, ClientMessage, Refused, Subscribe},
 };
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 use tracing::debug;
 
 use crate::{
@@ -32,6 +32,9 @@ const TOKEN_GRACE: Duration = Duration::from_secs(10);
 
 /// A client that goes on sending this many times what it may is closed.
 const PATIENCE: u32 = 20;
+
+/// How often a client that sends and does not read is looked at, whether it has left.
+const HANG_UP_LOOK: Duration = Duration::from_millis(250);
 
 /// What a connection is for.
 #[derive(Debug, Clone)]
@@ -165,7 +168,9 @@ impl Session {
                 self.shared.hub.with(|hub| hub.close(self.key, close, reason));
                 return self.linger(socket).await;
             }
-            self.shared.hub.until_it_reads(self.key).await;
+            if !self.until_it_reads(socket).await {
+                return;
+            }
             if socket.readable().await.is_err() {
                 return;
             }
@@ -178,6 +183,15 @@ impl Session {
             };
             drop(scratch);
             self.shared.hub.with(|hub| hub.heard(self.key));
+        }
+    }
+
+    /// Waits while the client does not read what waits for it; whether it is still there then.
+    async fn until_it_reads(&self, socket: &TcpStream) -> bool {
+        tokio::select! {
+            biased;
+            () = self.shared.hub.until_it_reads(self.key) => true,
+            () = hung_up(socket) => false,
         }
     }
 
@@ -307,5 +321,17 @@ impl Session {
         self.claims = Some(claims);
         self.set_expiry();
         Ok(())
+    }
+}
+
+/// Waits until the client has hung up. What it sent before that stays unread.
+async fn hung_up(socket: &TcpStream) {
+    while let Ok(ready) = socket.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        // Something waits to be read, so this would be ready again at once. Rare: boxed, it takes
+        // nothing of an idle session.
+        Box::pin(tokio::time::sleep(HANG_UP_LOOK)).await;
     }
 }

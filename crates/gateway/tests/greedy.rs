@@ -45,6 +45,16 @@ fn is_held(gateway: SocketAddr, client: SocketAddr) -> bool {
 
 #[tokio::test]
 async fn who_leaves_without_reading_leaves_nothing_behind() {
+    leaves_without_reading(&[]).await;
+}
+
+#[tokio::test]
+async fn who_asks_and_leaves_without_reading_leaves_nothing_behind() {
+    // While the answer waits behind all the rest, nothing is read from it.
+    leaves_without_reading(&frame(r#"{"type":"ping"}"#)).await;
+}
+
+async fn leaves_without_reading(last_words: &[u8]) {
     let gateway = TestGateway::start(&["--queue-bytes", "20000"], "").await;
     let mut feed = gateway.feed(&["a"]).await;
     let mut client = bare(&gateway, "").await;
@@ -67,6 +77,7 @@ async fn who_leaves_without_reading_leaves_nothing_behind() {
     .expect("its socket is full");
     let address = client.local_addr().unwrap();
     assert!(is_held(gateway.address, address));
+    client.write_all(last_words).await.unwrap();
     // It says that it sends no more, and keeps its end open.
     client.shutdown().await.unwrap();
     tokio::time::timeout(support::PATIENCE, async {

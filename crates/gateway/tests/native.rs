@@ -334,3 +334,19 @@ async fn a_topic_that_no_listener_carries_any_more_ends_its_subscriptions_and_sa
     assert_eq!(client.next("change").await["data"], 1, "the other goes on");
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn a_client_gets_the_watermarks_of_its_own_feed_alone() {
+    let gateway = TestGateway::start(&[], "").await;
+    let feed = gateway.feed(&["a"]).await;
+    let topic = protocol::Topic::new("l").unwrap();
+    let catalogue = protocol::Catalogue::of_channels([topic]);
+    let term = Term { feed: protocol::FeedId::random(), epoch: 1, after: 0, at: 1, catalogue };
+    assert_eq!(gateway.bus.publisher(Source::Log).begin(&term).await.unwrap(), Answer::Applied);
+    while gateway.get("/ws/l/").await.0 != 426 {}
+    let mut client = native(&gateway).await;
+    client.subscribe(r#""topic":"a","watermark":{"every_ms":5000}"#).await;
+    assert_eq!(client.next("watermark").await["cursor"], feed.cursor(0));
+    assert!(client.is_quiet().await, "another feed's would be taken for a cursor of its own");
+    gateway.shutdown.cancel();
+}

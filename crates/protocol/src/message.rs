@@ -15,8 +15,8 @@
 //! ```
 //!
 //! A client keeps a cursor for each subscription: that of the last `subscribed`, `change` or `reset`
-//! of it, or of the last `watermark`, which is for all of them and comes only while all are up to
-//! date. A frame with an `id` is for that subscription; one with a `route` is for the one subscription
+//! of it, or of the last `watermark` of its feed, which is for all on that feed and comes only while
+//! all are up to date. A frame with an `id` is for that subscription; one with a `route` is for the one subscription
 //! of this connection that was answered with it.
 
 use serde_json::{Map, Value};

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::{Close, message};
+use protocol::{Close, Source, message};
 
 use super::{Hub, View, conn::ConnKey};
 use crate::ws;
@@ -27,13 +27,14 @@ impl Hub {
     /// To be called once a second.
     pub fn tick(&mut self, now: Instant) {
         let watermark = |view: &View| ws::text(&message::watermark(&view.cursor(), view.at));
-        let watermarks: Vec<Bytes> = self.feeds.values().map(watermark).collect();
+        let watermarks: Vec<(Source, Bytes)> =
+            self.feeds.iter().map(|(source, view)| (*source, watermark(view))).collect();
         for key in self.keys() {
             self.tick_one(key, now, &watermarks);
         }
     }
 
-    fn tick_one(&mut self, key: ConnKey, now: Instant, watermarks: &[Bytes]) {
+    fn tick_one(&mut self, key: ConnKey, now: Instant, watermarks: &[(Source, Bytes)]) {
         let (ping, stall) = (self.settings.ping, self.settings.stall);
         let Some(conn) = self.conn_mut(key) else { return };
         let stuck = conn.stuck_since.is_some_and(|since| now.duration_since(since) > stall);
@@ -64,11 +65,24 @@ impl Hub {
             && conn.is_live()
         {
             conn.watermark = Some((every, now + every));
-            watermarks.iter().for_each(|frame| conn.push(frame.clone()));
-            wrote = true;
+            for (source, frame) in watermarks {
+                if self.is_on(key, *source) {
+                    self.send(key, frame.clone());
+                }
+            }
         }
         if wrote {
             self.mark_dirty(key.index);
         }
+    }
+
+    /// Whether a connection has a subscription on the feed of a source. The watermark of another one
+    /// would be taken for a cursor of its own.
+    fn is_on(&self, key: ConnKey, source: Source) -> bool {
+        let (Some(conn), Some(view)) = (self.conn(key), self.feeds.get(&source)) else { return false };
+        conn.subs.iter().any(|(_, sub)| {
+            let topics = &self.routes[sub.route as usize].key.topics;
+            topics.iter().any(|topic| view.catalogue.get(topic.as_str()).is_some())
+        })
     }
 }
