@@ -27,12 +27,18 @@ impl Encoder {
     /// Appends the frame of a change.
     pub fn frame(&mut self, out: &mut Vec<u8>, form: Form<'_>, feed: &FeedId, topic: &Topic, change: &Change) {
         match form {
+            Form::Plain(Wrap::None) if change.kind == Kind::Row => {
+                self.scratch.clear();
+                message::plain_row(&mut self.scratch, topic, change);
+                ws::write_text(out, &self.scratch);
+            }
             Form::Plain(Wrap::None) => ws::write_text(out, &change.payload),
             Form::Plain(Wrap::Data) => {
                 self.scratch.clear();
                 self.scratch.extend_from_slice(br#"{"data":"#);
                 match change.kind {
                     Kind::Json => self.scratch.extend_from_slice(&change.payload),
+                    Kind::Row => message::plain_row(&mut self.scratch, topic, change),
                     Kind::Text => {
                         let text = message::json(&String::from_utf8_lossy(&change.payload));
                         self.scratch.extend_from_slice(text.as_bytes());

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Micros, Offset};
+use crate::{Micros, Offset, Row};
 
 /// What a change's payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Kind {
     Json,
     /// A NOTIFY payload that is any other text.
     Text,
+    /// A row of a watched table: the payload is a [`Row`].
+    Row,
 }
 
 impl Kind {
@@ -18,6 +20,7 @@ impl Kind {
         match self {
             Self::Json => 0,
             Self::Text => 1,
+            Self::Row => 2,
         }
     }
 
@@ -25,6 +28,7 @@ impl Kind {
         match byte {
             0 => Some(Self::Json),
             1 => Some(Self::Text),
+            2 => Some(Self::Row),
             _ => None,
         }
     }
@@ -48,11 +52,16 @@ pub struct Change {
     pub at: Micros,
     /// What the payload is.
     pub kind: Kind,
-    /// The payload, UTF-8, byte for byte as the database sent it.
+    /// The payload: UTF-8, byte for byte as the database sent it, or an encoded [`Row`].
     pub payload: Bytes,
 }
 
 impl Change {
+    /// The row, if it is a well-formed one.
+    pub fn row(&self) -> Option<Row> {
+        if self.kind == Kind::Row { Row::decode(&self.payload) } else { None }
+    }
+
     /// Appends its wire form, as it lies in a slice.
     pub fn encode(&self, out: &mut bytes::BytesMut) {
         crate::batch::put_change(out, self.offset, self.at, self.kind, &self.payload);

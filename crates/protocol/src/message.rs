@@ -266,13 +266,57 @@ pub fn change(out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, topic: &Topic
         Addressee::Route(route) => write!(out, r#"{{"type":"change","route":{route},"#),
         Addressee::Subscription(id) => write!(out, r#"{{"type":"change","id":{},"#, json(id)),
     };
-    let middle = write!(out, r#""cursor":"{feed}.{}","topic":{},"data":"#, change.offset, json(topic.as_str()));
+    let middle = write!(out, r#""cursor":"{feed}.{}","topic":{},"#, change.offset, json(topic.as_str()));
     match change.kind {
-        Kind::Json => out.extend_from_slice(&change.payload),
-        Kind::Text => out.extend_from_slice(json(&String::from_utf8_lossy(&change.payload)).as_bytes()),
+        Kind::Row => row_parts(out, change),
+        Kind::Json => put(out, "data", &change.payload),
+        Kind::Text => put(out, "data", json(&String::from_utf8_lossy(&change.payload)).as_bytes()),
     }
-    let end = write!(out, r#","at":"{}"}}"#, rfc3339(change.at));
+    let end = write!(out, r#""at":"{}"}}"#, rfc3339(change.at));
     debug_assert!(start.is_ok() && middle.is_ok() && end.is_ok());
+}
+
+/// The members of a row's `change`, as far as they apply. `data` always stands there.
+fn row_parts(out: &mut Vec<u8>, change: &Change) {
+    let Some(row) = change.row() else { return put(out, "data", b"null") };
+    put(out, "op", json(row.op.as_str()).as_bytes());
+    for (name, part) in [("key", &row.key), ("cut", &row.cut)] {
+        if !part.is_empty() {
+            put(out, name, part);
+        }
+    }
+    put(out, "data", if row.data.is_empty() { b"null" } else { &row.data });
+    if !row.old.is_empty() {
+        put(out, "old", &row.old);
+    }
+    put(out, "tx", json(&row.tx.to_string()).as_bytes());
+    if row.tx_last == change.offset {
+        put(out, "tx_end", b"true");
+    }
+}
+
+fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    out.extend_from_slice(value);
+    out.push(b',');
+}
+
+/// A row's change for a front end that knows nothing of rowcast: table, op, data, old.
+pub fn plain_row(out: &mut Vec<u8>, topic: &Topic, change: &Change) {
+    out.push(b'{');
+    put(out, "table", json(topic.as_str()).as_bytes());
+    if let Some(row) = change.row() {
+        put(out, "op", json(row.op.as_str()).as_bytes());
+        put(out, "data", if row.data.is_empty() { b"null" } else { &row.data });
+        if !row.old.is_empty() {
+            put(out, "old", &row.old);
+        }
+    }
+    // In place of the last comma.
+    out.pop();
+    out.push(b'}');
 }
 
 /// A JSON string.
