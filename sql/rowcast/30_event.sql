@@ -1,0 +1,49 @@
+-- The event ring: where triggers write changes, in the writer's own transaction.
+--
+-- The ring has four leaves. The id says which: (id >> 36) & 3, so a trigger needs no look-up, and the
+-- ring is moved on by setting the sequence. Leaves are emptied by TRUNCATE, never by DELETE.
+
+-- cache 1: per row, the ids must come in the order of the writes, whichever session they are from.
+create sequence if not exists rowcast.event_id as bigint cache 1;
+
+create table if not exists rowcast.event (
+  id    bigint not null,
+  xid   xid8 not null default pg_catalog.pg_current_xact_id(),
+  at    timestamptz not null default pg_catalog.clock_timestamp(),
+  topic text not null,
+  op    "char" not null,
+  key   text,
+  data  text,
+  old   text,
+  cut   text
+);
+
+-- Nothing is ever updated or deleted here, so there is nothing to vacuum.
+create table if not exists rowcast.event_0 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+create table if not exists rowcast.event_1 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+create table if not exists rowcast.event_2 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+create table if not exists rowcast.event_3 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+
+create index if not exists event_0_xid_id on rowcast.event_0 (xid, id);
+create index if not exists event_1_xid_id on rowcast.event_1 (xid, id);
+create index if not exists event_2_xid_id on rowcast.event_2 (xid, id);
+create index if not exists event_3_xid_id on rowcast.event_3 (xid, id);
+
+revoke all on sequence rowcast.event_id from public;
+revoke all on rowcast.event, rowcast.event_0, rowcast.event_1, rowcast.event_2, rowcast.event_3 from public;
+
+comment on sequence rowcast.event_id is 'Ids of events. Its value divided by 2^36 is the generation of the ring; the generation modulo 4 is the current leaf.';
+comment on table rowcast.event is 'Changes of watched tables. Always empty itself: read it and you read the leaves event_0 to event_3.';
+comment on column rowcast.event.id is 'Order of the changes of one transaction, and, for one row, of all.';
+comment on column rowcast.event.xid is 'The transaction that made the change.';
+comment on column rowcast.event.at is 'When the trigger ran.';
+comment on column rowcast.event.topic is 'The watched table, as in rowcast.watched.';
+comment on column rowcast.event.op is 'I, U, D or T.';
+comment on column rowcast.event.key is 'JSON array of the names of the key columns; null without a primary key.';
+comment on column rowcast.event.data is 'The new row as JSON; null for D and T, except that T of one partition names it.';
+comment on column rowcast.event.old is 'The old row, or its key columns, as JSON; null if not kept.';
+comment on column rowcast.event.cut is 'JSON array of the columns whose values were left out because the change was too large; null normally.';
+comment on table rowcast.event_0 is 'A leaf of the event ring.';
+comment on table rowcast.event_1 is 'A leaf of the event ring.';
+comment on table rowcast.event_2 is 'A leaf of the event ring.';
+comment on table rowcast.event_3 is 'A leaf of the event ring.';
