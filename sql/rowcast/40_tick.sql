@@ -6,6 +6,7 @@ create table if not exists rowcast.tick (
   snapshot pg_snapshot not null,
   first    bigint not null,
   events   bigint not null,
+  bytes    bigint not null default 0,
   at       timestamptz not null default pg_catalog.clock_timestamp()
 );
 
@@ -27,6 +28,7 @@ comment on column rowcast.tick.prev is 'The snapshot of the tick before it.';
 comment on column rowcast.tick.snapshot is 'What was visible when the tick was made.';
 comment on column rowcast.tick.first is 'Offset of its first change.';
 comment on column rowcast.tick.events is 'How many changes it has; 0 for the base tick of a feed.';
+comment on column rowcast.tick.bytes is 'Bytes of their rows, new and old.';
 comment on column rowcast.tick.at is 'When it was made.';
 comment on table rowcast.tick_0 is 'A leaf of the tick ring.';
 comment on table rowcast.tick_1 is 'A leaf of the tick ring.';

@@ -1,10 +1,25 @@
 -- Feeds: the numbering starts again, and everybody is told.
 
+create or replace function rowcast.cluster() returns text
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  -- The timeline of what is written now: that of the last checkpoint is late after a failover.
+  select s.system_identifier || ':' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) from pg_control_system() s
+$$;
+revoke all on function rowcast.cluster() from public;
+comment on function rowcast.cluster() is '<system identifier>:<timeline> of this server. It changes when the database is restored or fails over. For the listener.';
+
+create or replace function rowcast.keep_feed() returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  update rowcast.state set cluster = rowcast.cluster()
+$$;
+revoke all on function rowcast.keep_feed() from public;
+comment on function rowcast.keep_feed() is 'Goes on with the feed on another cluster or timeline, where it is known that nothing published was lost. For the listener.';
+
 create or replace function rowcast.begin_feed(reason text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   fresh   text := substr(translate(gen_random_uuid()::text, '-', ''), 1, 11); -- 44 random bits
-  cluster text := (select s.system_identifier || ':' || c.timeline_id from pg_control_system() s, pg_control_checkpoint() c);
+  cluster text := rowcast.cluster();
   now     pg_snapshot := pg_current_snapshot();
   base    bigint;
 begin
