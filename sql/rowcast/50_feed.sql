@@ -24,6 +24,11 @@ declare
   base    bigint;
 begin
   perform from rowcast.state for update;
+  -- In a cluster that was restored from a dump transactions are numbered anew. Events of the old one would
+  -- come out again when the numbers reach them.
+  if exists (select from rowcast.event e where e.xid >= pg_snapshot_xmax(now)) then
+    truncate rowcast.event_0, rowcast.event_1, rowcast.event_2, rowcast.event_3;
+  end if;
   select greatest(max(t.id), (select s.first_tick from rowcast.state s), 0) + 1 into base from rowcast.tick t;
   execute format('insert into rowcast.tick_%s (id, prev, snapshot, first, events) values ($1, $2, $2, 1, 0)',
     (select (last_value >> 36) & 3 from rowcast.event_id)) using base, now;

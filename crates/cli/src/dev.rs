@@ -92,6 +92,9 @@ impl Dev {
             namespace: "rowcast-dev".into(),
             status_bind: None,
             buffer_bytes: 64 * 1024 * 1024,
+            history: Retention::default(),
+            log_retention: listener::LogRetention::default(),
+            log_poll_above: 1000,
         };
         let bus = Bus::Memory(MemoryBus::new(Retention::default()));
         let gateway = self.gateway(&url, config, &bus).await?;

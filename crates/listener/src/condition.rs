@@ -1,14 +1,16 @@
 use std::time::Instant;
 
-use protocol::FeedId;
+use futures_util::future::select_all;
+use protocol::{FeedId, Source};
+use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OfSource};
 
 /// A watermark this old makes a leader unready: what clients see is not up to date.
 const STALE_S: f64 = 5.0;
 
 /// How a listener is, for its status server and for systemd.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Condition {
     pub(crate) role: Role,
     /// Why the bus is away, if it is.
@@ -18,10 +20,12 @@ pub(crate) struct Condition {
 }
 
 /// What a listener is doing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Role {
     /// It has no connection to the database; why.
     Away(String),
+    /// There is nothing to do for it; why.
+    Off(&'static str),
     /// Another listener is active; this one takes over when that ends.
     Standby,
     /// It is the active one; the feed, once clients can see it.
@@ -40,7 +44,7 @@ impl Condition {
         let mut reasons = Vec::new();
         match &self.role {
             Role::Away(why) => reasons.push(format!("PostgreSQL: {why}")),
-            Role::Standby => {}
+            Role::Standby | Role::Off(_) => {}
             Role::Leader(feed) => {
                 reasons.extend(self.bus.iter().map(|why| format!("bus: {why}")));
                 if feed.is_none() {
@@ -57,6 +61,7 @@ impl Condition {
     pub(crate) fn line(&self) -> String {
         let role = match &self.role {
             Role::Away(_) => "not connected".to_owned(),
+            Role::Off(why) => (*why).to_owned(),
             Role::Standby => "standing by".to_owned(),
             Role::Leader(Some(feed)) => format!("active, feed {feed}"),
             Role::Leader(None) => "active, no feed yet".to_owned(),
@@ -68,14 +73,54 @@ impl Condition {
     }
 
     /// Writes what it knows into the gauges.
-    pub(crate) fn measure(&self, metrics: &Metrics) {
-        metrics.leader.set(i64::from(matches!(self.role, Role::Leader(_))));
-        metrics.watermark_age.set(self.mark_age());
+    fn measure(&self, source: Source, metrics: &Metrics) {
+        let of = OfSource::new(source);
+        metrics.leader.get_or_create(&of).set(i64::from(matches!(self.role, Role::Leader(_))));
+        metrics.watermark_age.get_or_create(&of).set(self.mark_age());
     }
 
     // Before the first watermark there is no age.
     fn mark_age(&self) -> f64 {
         self.marked.map_or(f64::NAN, |at| at.elapsed().as_secs_f64())
+    }
+}
+
+/// How the sources of a listener are. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Conditions {
+    sources: Vec<(Source, watch::Receiver<Condition>)>,
+}
+
+impl Conditions {
+    pub(crate) fn new(sources: Vec<(Source, watch::Receiver<Condition>)>) -> Self {
+        Self { sources }
+    }
+
+    /// Why it is not ready; nothing if it is.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let of = |(source, seen): &(Source, watch::Receiver<Condition>)| {
+            seen.borrow().reasons().into_iter().map(|reason| format!("{source}: {reason}")).collect::<Vec<_>>()
+        };
+        self.sources.iter().flat_map(of).collect()
+    }
+
+    /// One line for people.
+    pub(crate) fn line(&self) -> String {
+        let of = |(source, seen): &(Source, watch::Receiver<Condition>)| format!("{source}: {}", seen.borrow().line());
+        self.sources.iter().map(of).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Writes what is known into the gauges.
+    pub(crate) fn measure(&self, metrics: &Metrics) {
+        for (source, seen) in &self.sources {
+            seen.borrow().measure(*source, metrics);
+        }
+    }
+
+    /// Waits for a change; `false`: there will be none.
+    pub(crate) async fn changed(&mut self) -> bool {
+        let changes = self.sources.iter_mut().map(|(_, seen)| Box::pin(seen.changed()));
+        select_all(changes).await.0.is_ok()
     }
 }
 

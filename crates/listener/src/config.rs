@@ -1,14 +1,17 @@
 use std::net::SocketAddr;
 
+use bus::Retention;
 use protocol::Topic;
 use service::postgres::PostgresSettings;
+
+use crate::LogRetention;
 
 /// What a listener needs to know, checked. [`crate::Options::config`] makes it of flags and files.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The database.
     pub postgres: PostgresSettings,
-    /// The NOTIFY channels, at least one.
+    /// The NOTIFY channels; without one there is no `notify` source.
     pub channels: Vec<Topic>,
     /// Names the leader's lock: of all listeners on one database with one namespace, one is active.
     pub namespace: String,
@@ -16,4 +19,10 @@ pub struct Config {
     pub status_bind: Option<SocketAddr>,
     /// How many bytes of notifications wait while the bus is away; see [`crate::Options`].
     pub buffer_bytes: usize,
+    /// What the bus keeps of each topic: as much is refilled from the log.
+    pub history: Retention,
+    /// What the log keeps.
+    pub log_retention: LogRetention,
+    /// Commits a second above which the log is polled, and writers do not ring.
+    pub log_poll_above: u64,
 }

@@ -5,6 +5,8 @@
 //! backlog bounded by bytes (`backlog`); what has arrived goes out at once, one publish in flight
 //! (`publishing`), as batches of one feed that is kept whole on a bus that forgets (`writer`).
 //! Whenever notifications may have been missed, a new feed begins, and clients are told.
+//!
+//! That is the `notify` source. The durable one, over a connection and a lock of its own, is `log`.
 
 #![warn(missing_docs)]
 
@@ -15,6 +17,7 @@ mod error;
 mod heartbeat;
 mod life;
 mod lock;
+mod log;
 mod metrics;
 mod options;
 mod outage;
@@ -37,10 +40,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 pub use error::Error;
+pub use log::LogRetention;
 pub use options::Options;
 
-use condition::Condition;
+use condition::{Condition, Conditions};
 use life::Life;
+use log::LogLife;
 use metrics::Metrics;
 
 /// The main loop moves at least this often, whatever is away.
@@ -54,6 +59,13 @@ const ALIVE: Duration = Duration::from_secs(10);
 pub async fn run(config: Config, bus: &Bus, shutdown: CancellationToken) -> Result<(), Error> {
     let metrics = Metrics::default();
     let (condition, seen) = watch::channel(Condition::default());
+    let (log_condition, log_seen) = watch::channel(Condition::default());
+    let notify = !config.channels.is_empty();
+    let mut sources = vec![(Source::Log, log_seen)];
+    if notify {
+        sources.insert(0, (Source::Notify, seen));
+    }
+    let seen = Conditions::new(sources);
     let status = match config.status_bind {
         Some(address) => {
             let bind = |problem| SettingsError::Bind {
@@ -77,16 +89,38 @@ pub async fn run(config: Config, bus: &Bus, shutdown: CancellationToken) -> Resu
     let reporter = tokio::spawn(report(seen));
     // Up, though perhaps not ready: a database that is away is no reason to be restarted.
     systemd::ready();
-    let publisher = bus.publisher(Source::Notify);
     let stopping = shutdown.clone();
+    let log = LogLife {
+        postgres: config.postgres.clone(),
+        history: config.history,
+        retention: config.log_retention,
+        poll_above: config.log_poll_above,
+        publisher: bus.publisher(Source::Log),
+        reader: bus.reader(Source::Log),
+        metrics: metrics.clone(),
+        condition: log_condition,
+        pulse: pulse.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let publisher = bus.publisher(Source::Notify);
     let life = Life { config, publisher, metrics, condition, pulse, shutdown };
+    // A task of its own: neither source is to wait for the other.
+    let log = tokio::spawn(log.run());
     let told = async {
         stopping.cancelled().await;
         systemd::stopping();
         std::future::pending::<()>().await;
     };
+    let lives = async {
+        if notify {
+            Box::pin(life.run()).await;
+        }
+        if let Err(error) = log.await {
+            tracing::error!(%error, "the log source has failed");
+        }
+    };
     tokio::select! {
-        () = Box::pin(life.run()) => {}
+        () = lives => {}
         () = told => {}
     }
     for task in [status, watchdog, Some(reporter)].into_iter().flatten() {
@@ -97,15 +131,15 @@ pub async fn run(config: Config, bus: &Bus, shutdown: CancellationToken) -> Resu
 }
 
 /// Tells systemd how things are, once a change.
-async fn report(mut seen: watch::Receiver<Condition>) {
+async fn report(mut seen: Conditions) {
     let mut said = String::new();
     loop {
-        let line = seen.borrow_and_update().line();
+        let line = seen.line();
         if line != said {
             systemd::status(&line);
             said = line;
         }
-        if seen.changed().await.is_err() {
+        if !seen.changed().await {
             return;
         }
     }

@@ -9,9 +9,18 @@ pub(crate) struct LeaderLock {
 impl LeaderLock {
     /// The key is the FNV-1a hash of the namespace, 64 bits: the same in every version.
     pub(crate) fn of(namespace: &str) -> Self {
-        let hash = "rowcast:leader:"
+        Self::named("rowcast:leader:", namespace)
+    }
+
+    /// The lock of who reads the log: there is one log in a database, whatever the namespace.
+    pub(crate) fn of_log() -> Self {
+        Self::named("rowcast:", "log")
+    }
+
+    fn named(kind: &str, name: &str) -> Self {
+        let hash = kind
             .bytes()
-            .chain(namespace.bytes())
+            .chain(name.bytes())
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self { key: hash.cast_signed() }
     }

@@ -66,14 +66,35 @@ metrics! {
     backlog_bytes as "backlog_bytes": Gauge = Gauge::default();
     /// How full PostgreSQL's notification queue is, 0 to 1. If it fills, commits that NOTIFY fail.
     queue_usage as "notification_queue_usage_ratio": Fraction = Fraction::default();
-    /// Whether this listener is the active one, 1 or 0.
-    leader as "leader": Gauge = Gauge::default();
+    /// Whether this listener is the active one for a source, 1 or 0.
+    leader as "leader": Family<OfSource, Gauge> = Family::default();
     /// Seconds since the last watermark was published: the age of what clients see. NaN in standby.
-    watermark_age as "watermark_age_seconds": Fraction = Fraction::default();
+    watermark_age as "watermark_age_seconds": Family<OfSource, Fraction> = Family::default();
     /// Connections to PostgreSQL that were lost.
     postgres_lost as "postgres_connections_lost": Counter = Counter::default();
     /// Attempts to connect to PostgreSQL that failed.
     postgres_failed as "postgres_connects_failed": Counter = Counter::default();
+    /// Looks at the log.
+    log_looks as "log_looks": Counter = Counter::default();
+    /// Steps of the log that had changes.
+    log_ticks as "log_ticks": Counter = Counter::default();
+    /// Times that a writer rang the doorbell of the log.
+    log_rings as "log_rings": Counter = Counter::default();
+    /// Whether writers ring for the log, 1, or it is looked at by polling, 0: at low rates a ring is quicker, at high
+    /// rates polling costs the writers less.
+    log_asleep as "log_doorbell_armed": Gauge = Gauge::default();
+    /// Offset of the last change that the log has numbered.
+    log_last as "log_last_offset": Gauge = Gauge::default();
+    /// Offset of the last change of the log that the bus holds.
+    log_published as "log_published_offset": Gauge = Gauge::default();
+    /// Bytes of changes read from the log and not yet published.
+    log_waiting as "log_waiting_bytes": Gauge = Gauge::default();
+    /// Bytes of the log on disk.
+    log_bytes as "log_bytes": Gauge = Gauge::default();
+    /// Seconds since the oldest change that the log keeps.
+    log_age as "log_age_seconds": Fraction = Fraction::default();
+    /// Seconds that the oldest transaction of the database is in flight, as far as the listener's role may see.
+    log_oldest_transaction as "log_oldest_transaction_seconds": Fraction = Fraction::default();
     /// Times that the bus came back after having been away.
     bus_back as "bus_reconnects": Counter = Counter::default();
 }
@@ -82,6 +103,18 @@ metrics! {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ErrorKind {
     kind: &'static str,
+}
+
+/// Of which source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfSource {
+    source: &'static str,
+}
+
+impl OfSource {
+    pub(crate) fn new(source: protocol::Source) -> Self {
+        Self { source: source.as_str() }
+    }
 }
 
 /// Why a feed was begun.
@@ -126,7 +159,7 @@ mod tests {
         metrics.bus_error(&bus::BusError::Unavailable(String::new()));
         let text = metrics.text();
         for line in [
-            "# HELP rowcast_listener_leader Whether this listener is the active one, 1 or 0.",
+            "# HELP rowcast_listener_leader Whether this listener is the active one for a source, 1 or 0.",
             "rowcast_listener_feeds_total{reason=\"session\"} 1",
             "rowcast_listener_bus_errors_total{kind=\"unavailable\"} 1",
             "rowcast_listener_build_info{version=\"",

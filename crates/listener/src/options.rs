@@ -8,11 +8,10 @@ use clap::Args;
 use protocol::Topic;
 use service::{SettingsError, config_file, logging::LogFormat, postgres::PostgresSettings};
 
-use crate::Config;
+use crate::{Config, LogRetention};
 
 /// PostgreSQL cuts longer channel names, silently.
 const MAX_CHANNEL_BYTES: usize = 63;
-const CHANNELS: &str = "--channels (ROWCAST_CHANNELS) or channels under [listener] in rowcast.toml";
 const DATABASE_URL: &str = "--database-url (DATABASE_URL)";
 const REDIS_URL: &str = "--redis-url (REDIS_URL)";
 const NAMESPACE: &str = "--namespace (ROWCAST_NAMESPACE)";
@@ -89,6 +88,36 @@ pub struct Options {
     )]
     pub buffer_bytes: usize,
 
+    /// Age of changes kept in the log (what rowcast.watch writes), in milliseconds
+    ///
+    /// What was published longer ago is thrown away, in quarters of the log. What was not published
+    /// is kept, however old. Longer than --history-ms, so that a Redis that lost its data gets it back.
+    #[arg(
+        long,
+        env = "ROWCAST_LOG_RETENTION_MS",
+        default_value_t = 3_600_000,
+        value_name = "MS",
+        help_heading = "Log"
+    )]
+    pub log_retention_ms: u64,
+
+    /// Bytes of the log on disk, about, from which what was published is thrown away earlier
+    #[arg(
+        long,
+        env = "ROWCAST_LOG_RETENTION_BYTES",
+        default_value_t = 4 * 1024 * 1024 * 1024,
+        value_name = "BYTES",
+        help_heading = "Log"
+    )]
+    pub log_retention_bytes: u64,
+
+    /// Commits a second to watched tables above which the log is polled
+    ///
+    /// Below it writers ring (NOTIFY), which is quicker; above it each ring would cost the writers
+    /// more than polling costs the listener.
+    #[arg(long, env = "ROWCAST_LOG_POLL_ABOVE", default_value_t = 1000, value_name = "N", help_heading = "Log")]
+    pub log_poll_above: u64,
+
     /// Where /healthz, /readyz and /metrics are served
     #[arg(
         long,
@@ -120,6 +149,9 @@ impl Options {
             namespace: checked_namespace(&self.namespace)?,
             status_bind: Some(self.status_address()?),
             buffer_bytes: self.checked_buffer()?,
+            history: self.history(),
+            log_retention: self.log_retention()?,
+            log_poll_above: self.log_poll_above,
         })
     }
 
@@ -128,10 +160,32 @@ impl Options {
         let settings = RedisSettings {
             url: self.redis_url.clone(),
             namespace: self.namespace.clone(),
-            retention: Retention { bytes: self.history_bytes, ms: self.history_ms },
+            retention: self.history(),
         };
         let secret = |e: bus::BusError| SettingsError::Secret { setting: REDIS_URL.into(), problem: e.to_string() };
         RedisBus::new(settings).map(Bus::Redis).map_err(secret)
+    }
+
+    fn history(&self) -> Retention {
+        Retention { bytes: self.history_bytes, ms: self.history_ms }
+    }
+
+    fn log_retention(&self) -> Result<LogRetention, SettingsError> {
+        const LEAST_MS: u64 = 1000;
+        const LEAST_BYTES: u64 = 1024 * 1024;
+        for (setting, value, least) in [
+            ("--log-retention-ms (ROWCAST_LOG_RETENTION_MS)", self.log_retention_ms, LEAST_MS),
+            ("--log-retention-bytes (ROWCAST_LOG_RETENTION_BYTES)", self.log_retention_bytes, LEAST_BYTES),
+        ] {
+            if value < least {
+                return Err(SettingsError::Wrong {
+                    setting: setting.into(),
+                    value: value.to_string(),
+                    right: format!("at least {least}"),
+                });
+            }
+        }
+        Ok(LogRetention { ms: self.log_retention_ms, bytes: self.log_retention_bytes })
     }
 
     fn postgres(&self) -> Result<PostgresSettings, SettingsError> {
@@ -144,7 +198,7 @@ impl Options {
     }
 
     fn all_channels(&self, file: Option<&Path>) -> Result<Vec<Topic>, SettingsError> {
-        let (config, path) = config_file::load(file)?;
+        let (config, _) = config_file::load(file)?;
         let mut channels = config.listener.channels;
         for name in self.channels.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
             let fits = Topic::new(name).ok().filter(|_| name.len() <= MAX_CHANNEL_BYTES);
@@ -156,14 +210,6 @@ impl Options {
         }
         channels.sort();
         channels.dedup();
-        if channels.is_empty() {
-            let file = match path {
-                Some(path) => format!("{} names none", path.display()),
-                None => "there is no rowcast.toml here".into(),
-            };
-            let right = format!("name the NOTIFY channels to listen to, such as --channels orders ({file})");
-            return Err(SettingsError::Missing { setting: CHANNELS.into(), right });
-        }
         Ok(channels)
     }
 
@@ -224,6 +270,7 @@ mod tests {
         for (arguments, says) in [
             (["--status-bind", "9465"], ["--status-bind (ROWCAST_STATUS_BIND)", "'9465'", "127.0.0.1:9465"]),
             (["--buffer-bytes", "12"], ["--buffer-bytes (ROWCAST_BUFFER_BYTES)", "'12'", "1048576"]),
+            (["--log-retention-ms", "5"], ["--log-retention-ms (ROWCAST_LOG_RETENTION_MS)", "'5'", "1000"]),
             (["--namespace", "a b"], ["--namespace (ROWCAST_NAMESPACE)", "'a b'", "letters"]),
             (["--database-url", "mysql://u:hunter2@h"], ["--database-url (DATABASE_URL)", "postgres://", "not shown"]),
             (["--config", "/nowhere.toml"], ["/nowhere.toml", "cannot be read", ""]),
@@ -240,13 +287,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_channel_or_a_database_there_is_nothing_to_do() {
-        let run = |arguments: &[&str]| {
-            Command::parse_from(["listener"].iter().chain(arguments)).options.config().unwrap_err().to_string()
-        };
-        let channels = run(&["--database-url", "postgres://h/d"]);
-        assert!(channels.contains("--channels") && channels.contains("[listener]"), "{channels}");
-        assert!(run(&["--channels", "a"]).contains("DATABASE_URL"));
+    fn without_a_database_there_is_nothing_to_do_and_without_channels_there_is_the_log() {
+        let run = |arguments: &[&str]| Command::parse_from(["listener"].iter().chain(arguments)).options.config();
+        assert!(run(&["--channels", "a"]).unwrap_err().to_string().contains("DATABASE_URL"));
+        assert!(run(&["--database-url", "postgres://h/d"]).unwrap().channels.is_empty());
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub(crate) enum Lost {
     Strange(&'static str),
     #[error("the leader's lock is no longer ours")]
     NotLeader,
+    #[error("the schema rowcast is not installed")]
+    NotInstalled,
+    #[error("the schema rowcast has version {installed}, and this listener knows {wanted}: run rowcast install of its version")]
+    OtherVersion { installed: i32, wanted: i32 },
 }
 
 /// What the server says when we notify ourselves.

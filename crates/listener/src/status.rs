@@ -17,11 +17,11 @@ use hyper_util::{
 use serde_json::json;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 
-use crate::{condition::Condition, metrics::Metrics};
+use crate::{condition::Conditions, metrics::Metrics};
 
 /// Connections at once; more wait. A few scrapers and an orchestrator need no more.
 const CONNECTIONS: usize = 32;
@@ -30,18 +30,18 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Served {
-    condition: watch::Receiver<Condition>,
+    conditions: Conditions,
     metrics: Metrics,
 }
 
 /// Serves until it is dropped. Not `axum::serve`, which waits for a request's head for ever.
-pub(crate) async fn serve(listener: TcpListener, condition: watch::Receiver<Condition>, metrics: Metrics) {
+pub(crate) async fn serve(listener: TcpListener, conditions: Conditions, metrics: Metrics) {
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(all_metrics))
         .fallback(not_found)
-        .with_state(Served { condition, metrics });
+        .with_state(Served { conditions, metrics });
     let service = TowerToHyperService::new(router);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // The semaphore is never closed.
@@ -72,14 +72,14 @@ async fn healthz() -> Response {
 
 /// 200 if this listener does its part, active or standing by; else 503, with the reasons.
 async fn readyz(State(served): State<Served>) -> Response {
-    let reasons = served.condition.borrow().reasons();
+    let reasons = served.conditions.reasons();
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let condition = served.condition.borrow().line();
+    let condition = served.conditions.line();
     (code, Json(json!({"ready": reasons.is_empty(), "reasons": reasons, "condition": condition}))).into_response()
 }
 
 async fn all_metrics(State(served): State<Served>) -> Response {
-    served.condition.borrow().measure(&served.metrics);
+    served.conditions.measure(&served.metrics);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], served.metrics.text()).into_response()
 }

@@ -20,6 +20,11 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
+    /// An empty one of a feed that goes on after an offset.
+    pub(crate) fn starting_after(end: Offset) -> Self {
+        Self { end, ..Self::default() }
+    }
+
     /// The offset after which it begins.
     pub(crate) fn start(&self) -> Offset {
         self.batches.front().map_or(self.end, |batch| batch.first - 1)

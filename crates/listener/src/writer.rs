@@ -1,11 +1,14 @@
 //! The one feed that a leader writes, and how it is kept whole on a bus that forgets.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus::{Answer, BusError, Publisher, Term};
 use protocol::{Batch, Batcher, Catalogue, FeedId, Kind, Micros, Offset, Topic};
 
 use crate::{metrics::Metrics, tail::Tail};
+
+/// Watermarks of the log are this far apart, about: it is looked at up to a thousand times a second.
+const MARK_EVERY: Duration = Duration::from_millis(900);
 
 /// Why a feed was begun: what clients may have missed is before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +44,8 @@ pub(crate) enum Step {
         /// That epoch.
         epoch: u64,
     },
-    /// The bus holds less of this feed than is needed to go on from what is kept here: begin a new
-    /// one with [`Writer::begin_feed`].
+    /// The bus holds less than is needed to go on from what is kept here. The notify source begins a
+    /// new feed with [`Writer::begin_feed`]; the log source reads again what the bus lost.
     Torn,
 }
 
@@ -61,6 +64,9 @@ pub(crate) struct Writer<'a> {
     known: bool,
     /// Why this feed was begun.
     reason: Reason,
+    /// Whether a bus that lost everything gets the feed's whole history back from elsewhere, and not
+    /// just the tail.
+    durable: bool,
     /// Where the bus ends; while not `begun`, where it is to begin.
     held: Offset,
     tail: Tail,
@@ -86,12 +92,54 @@ impl<'a> Writer<'a> {
             begun: false,
             known: false,
             reason: Reason::Session,
+            durable: false,
             held: 0,
             tail: Tail::default(),
             at: Micros::try_from(epoch).unwrap_or(Micros::MAX),
             mark_due: false,
             marked: None,
         }
+    }
+
+    /// A writer that goes on with a feed of the log after `after`, which is where the bus is to begin
+    /// or to go on. Its batches come by [`Writer::append`].
+    pub(crate) fn of_log(
+        publisher: &'a mut Publisher,
+        catalogue: Catalogue,
+        feed: FeedId,
+        epoch: u64,
+        after: Offset,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            batcher: Batcher::new(feed.clone(), epoch, after),
+            feed,
+            // It is the log that counts its feeds.
+            known: true,
+            durable: true,
+            held: after,
+            tail: Tail::starting_after(after),
+            at: 0,
+            ..Self::new(publisher, catalogue, epoch, metrics)
+        }
+    }
+
+    /// The next batch of the feed, which has changes.
+    pub(crate) fn append(&mut self, batch: Batch) {
+        self.at = self.at.max(batch.at);
+        self.tail.push(batch);
+    }
+
+    /// From now on the feed carries these topics. A rising epoch tells the gateways to look.
+    pub(crate) fn announce(&mut self, catalogue: Catalogue) {
+        self.catalogue = catalogue;
+        self.epoch += 1;
+        self.begun = false;
+    }
+
+    /// The last offset that the bus holds, as far as it has said.
+    pub(crate) fn held(&self) -> Offset {
+        self.held
     }
 
     /// Leaves the feed and begins another, from nothing. What was not published is dropped; returns
@@ -120,7 +168,7 @@ impl<'a> Writer<'a> {
     /// same question if the clock is still behind.
     pub(crate) fn outrank(&mut self, epoch: u64) {
         self.epoch = epoch.max(self.epoch) + 1;
-        self.rebegin(self.tail.start());
+        self.rebegin(if self.durable { self.held } else { self.tail.start() });
     }
 
     pub(crate) fn feed(&self) -> &FeedId {
@@ -155,6 +203,16 @@ impl<'a> Writer<'a> {
     pub(crate) fn mark(&mut self, at: Micros) {
         self.at = self.at.max(at);
         self.mark_due = true;
+    }
+
+    /// The feed is complete as of `at`, and that is worth telling: nothing was told for a while.
+    /// Whether it was.
+    pub(crate) fn mark_at_times(&mut self, at: Micros) -> bool {
+        let due = at > self.at && self.marked.is_none_or(|marked| marked.elapsed() >= MARK_EVERY);
+        if due {
+            self.mark(at);
+        }
+        due
     }
 
     /// Closes the batch that is being filled; steps will publish it.
@@ -221,6 +279,7 @@ impl<'a> Writer<'a> {
                 Ok(Step::Moved)
             }
             Answer::Behind { held: Some(_) } => Ok(Step::Torn),
+            Answer::Behind { held: None } if self.durable => Ok(Step::Torn),
             // It lost everything. Beginning the same feed where our memory of it begins, nobody who
             // was up to date notices.
             Answer::Behind { held: None } => {
@@ -233,6 +292,9 @@ impl<'a> Writer<'a> {
                 tracing::info!(%feed, epoch, "the bus came back with an older history: bringing the feed back");
                 self.metrics.republished.inc();
                 let ours = feed == self.feed && self.tail.continues(held);
+                if self.durable && !ours {
+                    return Ok(Step::Torn);
+                }
                 self.rebegin(if ours { held } else { self.tail.start() });
                 Ok(Step::Moved)
             }

@@ -85,11 +85,17 @@ impl Row {
 
     /// Appends its wire form: the payload of a change of kind [`crate::Kind::Row`].
     pub fn encode(&self, out: &mut BytesMut) {
-        out.reserve(self.encoded_bytes());
-        out.put_u8(self.op.letter());
-        out.put_u64_le(self.tx);
-        out.put_u64_le(self.tx_last);
-        for part in [&self.key, &self.cut, &self.data, &self.old] {
+        let parts = [&self.key[..], &self.cut, &self.data, &self.old];
+        Self::encode_parts(out, self.op, self.tx, self.tx_last, parts);
+    }
+
+    /// The same, from parts that lie elsewhere: key, cut, data, old.
+    pub fn encode_parts(out: &mut BytesMut, op: Op, tx: u64, tx_last: Offset, parts: [&[u8]; 4]) {
+        out.reserve(HEAD_BYTES + parts.iter().map(|part| 4 + part.len()).sum::<usize>());
+        out.put_u8(op.letter());
+        out.put_u64_le(tx);
+        out.put_u64_le(tx_last);
+        for part in parts {
             // A value of PostgreSQL has less than 1 GiB.
             out.put_u32_le(part.len() as u32);
             out.put_slice(part);

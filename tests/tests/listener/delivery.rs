@@ -96,7 +96,7 @@ async fn a_watermark_comes_each_second_and_proves_what_came_before() {
     let follower = stage.follower();
     let seen = follower.until("three", Duration::from_secs(6), |seen| seen.watermarks >= 3).await;
     assert!(seen.changes.is_empty());
-    assert!(listener.metric("watermark_age_seconds").await.unwrap() < 2.0);
+    assert!(listener.metric("watermark_age_seconds{source=\"notify\"}").await.unwrap() < 2.0);
     let head = stage.bus().reader(protocol::Source::Notify).head().await.unwrap().unwrap();
     let age = protocol::time::now() - head.at;
     assert!((0..2_500_000).contains(&age), "{age} µs");

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use crate::stage::{SOON, Stage};
 
 async fn leads(listener: &Process, yes: bool) {
-    eventually("leader", SOON, async || match listener.metric("leader").await {
+    eventually("leader", SOON, async || match listener.metric("leader{source=\"notify\"}").await {
         Ok(leader) if (leader == 1.0) == yes => Ok(()),
         other => Err(other),
     })

@@ -1,0 +1,141 @@
+//! Moves the ring of the log on, and empties what is old: by TRUNCATE, so nothing has to be vacuumed.
+//!
+//! Of four leaves one is being written. The next one must be empty before the ring moves on, and a
+//! leaf is emptied only when all that it holds was published, longer ago than the log is to be kept.
+//! So while nothing is published nothing is thrown away; the current leaf grows.
+
+use std::time::Duration;
+
+use protocol::{Micros, Offset};
+use tokio::{sync::watch, time::sleep};
+
+use super::{session::LogSession, tick::At};
+use crate::{metrics::Metrics, session::Lost};
+
+/// How much of the log is kept; past either limit its oldest quarter may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRetention {
+    /// Age of ticks, in milliseconds.
+    pub ms: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+impl Default for LogRetention {
+    fn default() -> Self {
+        Self { ms: 3_600_000, bytes: 4 * 1024 * 1024 * 1024 }
+    }
+}
+
+const EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy)]
+struct Leaf {
+    number: i64,
+    bytes: u64,
+    /// Whether anything was ever written to it since it was emptied.
+    used: bool,
+    /// Its first tick, if it has one with changes.
+    oldest: Option<Micros>,
+    /// Its last tick.
+    newest: Option<Micros>,
+}
+
+pub(crate) struct Ring<'a> {
+    pub(crate) session: &'a LogSession,
+    pub(crate) first_tick: i64,
+    pub(crate) retention: LogRetention,
+    pub(crate) published: watch::Receiver<Offset>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Ring<'_> {
+    /// Looks after the ring until the session is lost.
+    pub(crate) async fn run(self) -> Result<(), Lost> {
+        loop {
+            self.turn().await?;
+            sleep(EVERY).await;
+        }
+    }
+
+    async fn turn(&self) -> Result<(), Lost> {
+        let (generation, leaves) = self.look().await?;
+        let total: u64 = leaves.iter().map(|leaf| leaf.bytes).sum();
+        let now = protocol::time::now();
+        self.metrics.log_bytes.set(i64::try_from(total).unwrap_or(i64::MAX));
+        let age = |at: Micros| (now - at) as f64 / 1e6;
+        self.metrics.log_age.set(leaves.iter().filter_map(|leaf| leaf.oldest).map(age).fold(0.0, f64::max));
+        self.gauge().await?;
+
+        let Some(current) = leaves.iter().find(|leaf| leaf.number == generation & 3) else { return Ok(()) };
+        let keep = i64::try_from(self.retention.ms.saturating_mul(1000)).unwrap_or(i64::MAX);
+        // Three leaves hold what is to be kept, or a little more, while the fourth is empty or filling.
+        let full = current.bytes >= self.retention.bytes / 3;
+        let old = current.oldest.is_some_and(|at| now - at >= keep / 2);
+        let next = leaves[((generation + 1) & 3) as usize];
+        for leaf in leaves.iter().filter(|leaf| leaf.used && leaf.number != current.number) {
+            let expired = leaf.newest.is_none_or(|at| now - at >= keep);
+            if expired || (full && leaf.number == next.number) {
+                self.empty(leaf, if expired { now.saturating_sub(keep) } else { now }).await?;
+            }
+        }
+        if full || old {
+            let sql = "select rowcast.turn_ring($1)";
+            let turned: Option<i64> = self.session.query_one(sql, &[&generation]).await?.get(0);
+            tracing::debug!(generation, ?turned, "the ring of the log is to move on");
+        }
+        Ok(())
+    }
+
+    async fn look(&self) -> Result<(i64, [Leaf; 4]), Lost> {
+        let leaf = |n: i64| {
+            format!(
+                "select {n}::bigint, pg_total_relation_size('rowcast.event_{n}') + pg_total_relation_size('rowcast.tick_{n}'), \
+                 exists (select from rowcast.event_{n}) or exists (select from rowcast.tick_{n}), \
+                 (select at from rowcast.tick_{n} where events > 0 order by id limit 1), \
+                 (select at from rowcast.tick_{n} order by id desc limit 1)"
+            )
+        };
+        let sql = (0..4).map(leaf).collect::<Vec<_>>().join(" union all ");
+        let rows = self.session.query_all(&format!("{sql} order by 1"), &[]).await?;
+        let leaves: Vec<Leaf> = rows
+            .iter()
+            .map(|row| Leaf {
+                number: row.get(0),
+                bytes: row.get::<_, i64>(1).cast_unsigned(),
+                used: row.get(2),
+                oldest: row.get::<_, Option<At>>(3).map(|at| at.0),
+                newest: row.get::<_, Option<At>>(4).map(|at| at.0),
+            })
+            .collect();
+        let generation = self.session.query_one("select last_value >> 36 from rowcast.event_id", &[]).await?.get(0);
+        let leaves = leaves.try_into().map_err(|_| Lost::Strange("a ring without four leaves"))?;
+        Ok((generation, leaves))
+    }
+
+    /// Empties a leaf, if all in it was published and is older than `before`.
+    async fn empty(&self, leaf: &Leaf, before: Micros) -> Result<(), Lost> {
+        let published = self.published.borrow().cast_signed();
+        // The horizon: what the newest tick that is published and old enough shows.
+        let sql = "select rowcast.empty_leaf($1::int, t.snapshot) from (select snapshot from rowcast.tick \
+                   where id >= $2 and first + events - 1 <= $3 and at <= to_timestamp($4::float8 / 1000000) \
+                   order by id desc limit 1) t";
+        let number = i32::try_from(leaf.number).unwrap_or_default();
+        let before = before as f64;
+        let row = self.session.query_opt(sql, &[&number, &self.first_tick, &published, &before]).await?;
+        let answer = row.map(|row| row.get::<_, String>(0));
+        match answer.as_deref() {
+            Some("emptied") => tracing::debug!(leaf = number, bytes = leaf.bytes, "emptied a leaf of the log"),
+            answer => tracing::debug!(leaf = number, ?answer, "a leaf of the log cannot be emptied yet"),
+        }
+        Ok(())
+    }
+
+    async fn gauge(&self) -> Result<(), Lost> {
+        let sql = "select coalesce(extract(epoch from max(clock_timestamp() - xact_start)), 0)::float8 \
+                   from pg_stat_activity where datname = current_database() and backend_type = 'client backend'";
+        let row = self.session.query_one(sql, &[]).await?;
+        self.metrics.log_oldest_transaction.set(row.get(0));
+        Ok(())
+    }
+}

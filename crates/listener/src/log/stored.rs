@@ -1,0 +1,181 @@
+//! Ticks as they are stored, and reading what belongs to one.
+//!
+//! Order within a tick: `max(id) over (partition by xid), id`. So transactions come out whole, and
+//! the order of each row's changes is right, because a second writer of a row gets its id only after
+//! the first has committed.
+
+use protocol::{Micros, Offset};
+use tokio_postgres::{Statement, types::Type};
+
+use super::{
+    press::COLUMNS,
+    session::LogSession,
+    tick::{At, Xid, new_events},
+};
+use crate::session::Lost;
+
+/// A tick with more changes, or more bytes, is read in parts.
+pub(crate) const PART_EVENTS: u64 = 8192;
+pub(crate) const PART_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A tick that has changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tick {
+    pub(crate) id: i64,
+    pub(crate) first: Offset,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    pub(crate) at: Micros,
+}
+
+impl Tick {
+    /// The offset of its last change.
+    pub(crate) fn last(&self) -> Offset {
+        self.first + self.events - 1
+    }
+
+    pub(crate) fn is_large(&self) -> bool {
+        self.events > PART_EVENTS || self.bytes > PART_BYTES
+    }
+}
+
+/// One transaction of a large tick.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transaction {
+    pub(crate) xid: Xid,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The statements that read ticks.
+pub(crate) struct Reads {
+    tick: Statement,
+    small: Statement,
+    chunk: Statement,
+    part: Statement,
+}
+
+impl Reads {
+    pub(crate) async fn prepare(session: &LogSession) -> Result<Self, Lost> {
+        let tick = "select id, first, events, bytes, at from rowcast.tick \
+                    where id = $1 and events > 0";
+        let chunk = format!("select {COLUMNS} from rowcast.event e where e.xid = any (($1::text[])::xid8[]) order by e.id");
+        let part = format!(
+            "select {COLUMNS} from rowcast.event e \
+             where e.xid = ($1::text)::xid8 and e.id > $2 order by e.id limit $3"
+        );
+        Ok(Self {
+            tick: session.prepare(tick, &[Type::INT8]).await?,
+            small: session.prepare(&small_sql(), &[Type::INT8]).await?,
+            chunk: session.prepare(&chunk, &[Type::TEXT_ARRAY]).await?,
+            part: session.prepare(&part, &[Type::TEXT, Type::INT8, Type::INT8]).await?,
+        })
+    }
+
+    /// A tick, if there is one with this id.
+    pub(crate) async fn tick(&self, session: &LogSession, id: i64) -> Result<Option<Tick>, Lost> {
+        Ok(session.query(&self.tick, &[&id]).await?.first().map(tick_of))
+    }
+
+    /// All changes of a tick, in order; none if it is large, or not there.
+    pub(crate) async fn small(&self, session: &LogSession, id: i64) -> Result<Vec<tokio_postgres::Row>, Lost> {
+        session.query(&self.small, &[&id]).await
+    }
+
+    /// All changes of these transactions, in order.
+    pub(crate) async fn chunk(
+        &self,
+        session: &LogSession,
+        transactions: &[Transaction],
+    ) -> Result<Vec<tokio_postgres::Row>, Lost> {
+        let xids: Vec<String> = transactions.iter().map(|tx| tx.xid.0.to_string()).collect();
+        let mut rows = session.query(&self.chunk, &[&xids]).await?;
+        let place: std::collections::HashMap<Xid, usize> = transactions.iter().map(|tx| tx.xid).zip(0..).collect();
+        // Stable, so by id within each.
+        rows.sort_by_key(|row| place.get(&row.get::<_, Xid>(1)).copied());
+        Ok(rows)
+    }
+
+    /// The next changes of one transaction after an id.
+    pub(crate) async fn part(
+        &self,
+        session: &LogSession,
+        xid: Xid,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<tokio_postgres::Row>, Lost> {
+        session.query(&self.part, &[&xid.0.to_string(), &after, &limit]).await
+    }
+}
+
+/// The tick that holds the change after an offset; `None`: it is no longer kept.
+pub(crate) async fn holding(session: &LogSession, first_tick: i64, after: Offset) -> Result<Option<Tick>, Lost> {
+    let sql = "select id, first, events, bytes, at from rowcast.tick \
+               where id > $1 and first <= $2 and events > 0 order by first desc limit 1";
+    let next = (after + 1).cast_signed();
+    let row = session.query_opt(sql, &[&first_tick, &next]).await?;
+    Ok(row.as_ref().map(tick_of).filter(|tick| tick.last() > after))
+}
+
+/// The offset after which a bus that has lost everything is to be refilled: as far back as time and
+/// bytes allow, of what the log still has.
+pub(crate) async fn refill_after(
+    session: &LogSession,
+    first_tick: i64,
+    last: Offset,
+    ms: u64,
+    bytes: u64,
+) -> Result<Offset, Lost> {
+    const PAGE: i64 = 2000;
+    let sql = "select id, first, events, bytes, at from rowcast.tick where id > $1 and id < $2 and events > 0 order by id desc limit 2000";
+    let (mut before, mut total, mut after) = (i64::MAX, 0, last);
+    loop {
+        let page = session.query_all(sql, &[&first_tick, &before]).await?;
+        for tick in page.iter().map(tick_of) {
+            total += tick.bytes;
+            let age_ms = (protocol::time::now() - tick.at) / 1000;
+            // A tick that is not kept whole any more, or a hole, ends it too; the read would find out.
+            if total > bytes || u64::try_from(age_ms).is_ok_and(|age| age > ms) {
+                return Ok(after);
+            }
+            after = tick.first - 1;
+            before = tick.id;
+        }
+        if (page.len() as i64) < PAGE {
+            return Ok(after);
+        }
+    }
+}
+
+/// The transactions of a large tick, in order; its id is to be filled in by the caller's query.
+pub(crate) fn transactions_sql() -> String {
+    let events = new_events(
+        "e.xid, e.id, coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as bytes",
+        "(select prev from t)",
+        "(select snapshot from t)",
+    );
+    format!(
+        "with t as materialized (select prev, snapshot from rowcast.tick where id = $1) \
+         select xid, count(*), sum(bytes)::bigint from ({events}) e group by xid order by max(id)"
+    )
+}
+
+fn small_sql() -> String {
+    let events = new_events(COLUMNS, "(select prev from t)", "(select snapshot from t)");
+    format!(
+        "with t as materialized (select prev, snapshot from rowcast.tick where id = $1 \
+           and events <= {PART_EVENTS} and bytes <= {PART_BYTES}) \
+         select {COLUMNS} from (select e.*, max(e.id) over (partition by e.xid) as last_id from ({events}) e) e \
+         order by e.last_id, e.id"
+    )
+}
+
+fn tick_of(row: &tokio_postgres::Row) -> Tick {
+    Tick {
+        id: row.get(0),
+        first: row.get::<_, i64>(1).cast_unsigned(),
+        events: row.get::<_, i64>(2).cast_unsigned(),
+        bytes: row.get::<_, i64>(3).cast_unsigned(),
+        at: row.get::<_, At>(4).0,
+    }
+}
