@@ -7,15 +7,16 @@
 create sequence if not exists rowcast.event_id as bigint cache 1;
 
 create table if not exists rowcast.event (
-  id    bigint not null,
-  xid   xid8 not null default pg_catalog.pg_current_xact_id(),
-  at    timestamptz not null default pg_catalog.clock_timestamp(),
-  topic text not null,
-  op    "char" not null,
-  key   text,
-  data  text,
-  old   text,
-  cut   text
+  id       bigint not null,
+  xid      xid8 not null default pg_catalog.pg_current_xact_id(),
+  at       timestamptz not null default pg_catalog.clock_timestamp(),
+  topic    text not null,
+  op       "char" not null,
+  key      text,
+  data     text,
+  old      text,
+  cut      text,
+  replaced text
 );
 
 -- Nothing is ever updated or deleted here, so there is nothing to vacuum.
@@ -28,6 +29,12 @@ create index if not exists event_0_xid_id on rowcast.event_0 (xid, id);
 create index if not exists event_1_xid_id on rowcast.event_1 (xid, id);
 create index if not exists event_2_xid_id on rowcast.event_2 (xid, id);
 create index if not exists event_3_xid_id on rowcast.event_3 (xid, id);
+
+-- Nearly always empty: see 70_fold.sql.
+create index if not exists event_0_replaced on rowcast.event_0 (xid, replaced) where replaced is not null;
+create index if not exists event_1_replaced on rowcast.event_1 (xid, replaced) where replaced is not null;
+create index if not exists event_2_replaced on rowcast.event_2 (xid, replaced) where replaced is not null;
+create index if not exists event_3_replaced on rowcast.event_3 (xid, replaced) where replaced is not null;
 
 revoke all on sequence rowcast.event_id from public;
 revoke all on rowcast.event, rowcast.event_0, rowcast.event_1, rowcast.event_2, rowcast.event_3 from public;
@@ -43,6 +50,7 @@ comment on column rowcast.event.key is 'JSON array of the names of the key colum
 comment on column rowcast.event.data is 'The new row as JSON; null for D and T, except that T of one partition names it.';
 comment on column rowcast.event.old is 'The old row, or its key columns, as JSON; null if not kept.';
 comment on column rowcast.event.cut is 'JSON array of the columns whose values were left out because the change was too large; null normally.';
+comment on column rowcast.event.replaced is 'The row version that this change replaced, <table>(<block>,<line>), if the same transaction had made it; null otherwise. For rowcast.fold alone.';
 comment on table rowcast.event_0 is 'A leaf of the event ring.';
 comment on table rowcast.event_1 is 'A leaf of the event ring.';
 comment on table rowcast.event_2 is 'A leaf of the event ring.';

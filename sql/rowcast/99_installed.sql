@@ -1,8 +1,9 @@
--- The last file: the first feed begins.
+-- The last file: the first feed begins, and after an upgrade the capture functions are written anew.
 
 do $$
 declare
   object record;
+  topic  text;
 begin
   if not exists (select from rowcast.state) then
     -- Default privileges of the installing role may have opened to others what was made just now.
@@ -21,6 +22,10 @@ begin
     end loop;
     perform rowcast.begin_feed('installed');
   end if;
+  -- Replaced in place: no lock on the tables is needed.
+  for topic in select w.topic from rowcast.watched w join pg_catalog.pg_class c on c.oid = w.relation loop
+    perform rowcast.write_capture(topic);
+  end loop;
   update rowcast.state set version = 1;
 end
 $$;

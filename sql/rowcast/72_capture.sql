@@ -1,0 +1,160 @@
+-- Capture functions: one for each watched table, written out for it, called by its triggers.
+--
+-- They run in the user's statements, so: every name and operator has its schema, because whoever writes
+-- decides about the search_path and a SET clause costs 1.1 µs a row; no exception block, because a change
+-- that cannot be stored must fail the write, and a subtransaction costs every statement; static SQL.
+-- They are SECURITY DEFINER: who writes to a table needs no right to the log.
+-- Nothing names a column unless it must, so that columns can be added, renamed and dropped.
+
+create or replace function rowcast.capture_name(topic text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case when octet_length('capture ' || topic) <= 63 then 'capture ' || topic else 'capture ' || md5(topic) end
+$$;
+revoke all on function rowcast.capture_name(text) from public;
+comment on function rowcast.capture_name(text) is 'Name of the capture function of a topic.';
+
+create or replace function rowcast.columns_of(relation regclass) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  -- A virtual generated column is null in a trigger, whatever it reads as in the table.
+  return array(select a.attname::text from pg_attribute a
+    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' order by a.attnum);
+end
+$$;
+revoke all on function rowcast.columns_of(regclass) from public;
+comment on function rowcast.columns_of(regclass) is 'The columns of a table that a trigger can see, in order.';
+
+create or replace function rowcast.key_of(relation regclass) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select array(select a.attname::text
+    from pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, place), pg_attribute a
+   where i.indrelid = relation and i.indisprimary and k.place <= i.indnkeyatts
+     and a.attrelid = i.indrelid and a.attnum = k.attnum
+   order by k.place)
+$$;
+revoke all on function rowcast.key_of(regclass) from public;
+comment on function rowcast.key_of(regclass) is 'The columns of the primary key of a table, in its order.';
+
+create or replace function rowcast.qualified(variable text, columns text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(format('%s.%I', variable, name), ', ' order by place) from unnest(columns) with ordinality c(name, place)
+$$;
+revoke all on function rowcast.qualified(text, text[]) from public;
+comment on function rowcast.qualified(text, text[]) is 'Columns of a row variable, as SQL. For rowcast.capture_source.';
+
+-- With a list of columns only these are named, so a column that is left out stays out when it is renamed.
+create or replace function rowcast.row_expression(variable text, columns text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when columns is null then format('pg_catalog.row_to_json(%s)::pg_catalog.text', variable)
+    when columns = '{}' then '''{}'''
+    else format('(select pg_catalog.row_to_json(r)::pg_catalog.text from (select %s) r)', rowcast.qualified(variable, columns))
+  end
+$$;
+revoke all on function rowcast.row_expression(text, text[]) from public;
+comment on function rowcast.row_expression(text, text[]) is 'SQL that makes JSON of NEW or OLD: of the columns named, or of all for null. For rowcast.capture_source.';
+
+create or replace function rowcast.capture_source(w rowcast.watched) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  all_columns bool := w.columns = array(select a.attname::text from pg_attribute a
+    where a.attrelid = w.relation and a.attnum > 0 and not a.attisdropped order by a.attnum);
+  delivered text[] := case when not all_columns then w.columns end;
+begin
+  return format($body$
+declare
+  new_id bigint;
+  op "char";
+  data text;
+  old_row text;
+  cut text;
+  replaced text;
+begin
+  -- The doorbell: only a listener that sleeps holds this lock.
+  if not pg_catalog.pg_try_advisory_xact_lock_shared(32210705904137076) then
+    perform pg_catalog.pg_notify('rowcast_log', '');
+  end if;
+  if tg_op operator(pg_catalog.=) 'INSERT' then
+    op := 'I';
+    data := %1$s;
+  elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+    op := 'U';
+    data := %1$s;
+    %2$s
+  elsif tg_op operator(pg_catalog.=) 'DELETE' then
+    op := 'D';
+    %3$s
+  else
+    op := 'T';
+    if pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid operator(pg_catalog.<>) tg_relid then
+      data := pg_catalog.json_build_object('partition', tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name)::pg_catalog.text;
+    end if;
+  end if;
+  if coalesce(pg_catalog.octet_length(data), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(old_row), 0) operator(pg_catalog.>) %4$s then
+    select c.data, c.old, c.cut into data, old_row, cut from rowcast.cut_change(data, old_row, %5$L, %4$s) c;
+  end if;
+  if op operator(pg_catalog.=) 'U' or op operator(pg_catalog.=) 'D' then
+    -- A row version of this very transaction: the change that made it may still have to be logged.
+    if pg_catalog.age(old.xmin) operator(pg_catalog.<=) 0 then
+      replaced := tg_relid::pg_catalog.text operator(pg_catalog.||) old.ctid::pg_catalog.text;
+    end if;
+  end if;
+  if op operator(pg_catalog.=) 'I' or op operator(pg_catalog.=) 'U' then
+    -- Replaced already, or only locked: this change may come after the one that replaced it.
+    if new.xmax operator(pg_catalog.<>) '0'::pg_catalog.xid then
+      if rowcast.fold(op, tg_relid::pg_catalog.text operator(pg_catalog.||) new.ctid::pg_catalog.text, replaced, old_row, cut) then
+        return null;
+      end if;
+    end if;
+  end if;
+  new_id := pg_catalog.nextval('rowcast.event_id');
+  if (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 0 then
+    insert into rowcast.event_0 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+  elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 1 then
+    insert into rowcast.event_1 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+  elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 2 then
+    insert into rowcast.event_2 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+  else
+    insert into rowcast.event_3 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+  end if;
+  return null;
+end
+$body$,
+    rowcast.row_expression('new', delivered),
+    case w.old
+      when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
+      -- Compared as bytes: no operator of a type is asked, and none is looked up in the search_path.
+      when 'key' then 'if row(' || rowcast.qualified('old', w.key) || ') operator(pg_catalog.*<>) row(' || rowcast.qualified('new', w.key)
+        || E') then\n      old_row := ' || rowcast.row_expression('old', w.key) || E';\n    end if;'
+      else 'null;'
+    end,
+    case w.old
+      when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
+      when 'key' then 'old_row := ' || rowcast.row_expression('old', w.key) || ';'
+      else 'null;'
+    end,
+    w.max_change_bytes, to_json(w.key), w.topic, case when w.key <> '{}' then to_json(w.key) end);
+end
+$$;
+revoke all on function rowcast.capture_source(rowcast.watched) from public;
+comment on function rowcast.capture_source(rowcast.watched) is 'Body of the capture function of a watched table.';
+
+create or replace function rowcast.write_capture(topic text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  w     rowcast.watched;
+  name  text := format('rowcast.%I()', rowcast.capture_name(topic));
+  owner text := (select pg_get_userbyid(n.nspowner) from pg_namespace n where n.nspname = 'rowcast');
+begin
+  select * into strict w from rowcast.watched o where o.topic = write_capture.topic;
+  execute format('create or replace function %s returns trigger language plpgsql security definer as %L', name,
+    -- Replaced, not dropped: that takes no lock on the table.
+    case when exists (select from rowcast.state s where s.paused_at is not null) then 'begin return null; end'
+         else rowcast.capture_source(w) end);
+  execute format('revoke all on function %s from public', name);
+  execute format('alter function %s owner to %I', name, owner);
+  execute format('comment on function %s is %L', name, format('Logs the changes of %s. Written by rowcast.watch.', topic));
+end
+$$;
+revoke all on function rowcast.write_capture(text) from public;
+comment on function rowcast.write_capture(text) is 'Writes the capture function of a watched table anew; while paused, one that does nothing.';
