@@ -124,8 +124,8 @@ $body$,
     case w.old
       when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
       -- Compared as bytes: no operator of a type is asked, and none is looked up in the search_path.
-      when 'key' then 'if row(' || rowcast.qualified('old', w.key) || ') operator(pg_catalog.*<>) row(' || rowcast.qualified('new', w.key)
-        || E') then\n      old_row := ' || rowcast.row_expression('old', w.key) || E';\n    end if;'
+      when 'key' then 'if row(' || rowcast.qualified('old', w.key) || ')::pg_catalog.record operator(pg_catalog.*<>) row(' || rowcast.qualified('new', w.key)
+        || E')::pg_catalog.record then\n      old_row := ' || rowcast.row_expression('old', w.key) || E';\n    end if;'
       else 'null;'
     end,
     case w.old

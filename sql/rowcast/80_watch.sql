@@ -141,33 +141,37 @@ old: full, key or none: what is kept of the old row. max_change_bytes: a larger 
 It waits for the transactions that are writing to the table, and writers wait for it: set lock_timeout.
 Values become JSON with the rights of the owner of this schema, so watch tables of roles that you trust: a cast to json of a type of theirs would run.';
 
-create or replace function rowcast.unwatch(topic text) returns void
+create or replace function rowcast.end_watch(topic text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
-#variable_conflict use_variable
-declare
-  named text := topic;
 begin
   perform pg_advisory_xact_lock(32210705904137077);
-  -- A quoted name is text before it is a regclass, so a table is accepted here too.
-  select w.topic into topic from rowcast.watched w where w.topic = named or w.relation = to_regclass(named)
-    order by w.topic = named desc limit 1;
+  delete from rowcast.watched w where w.topic = end_watch.topic;
   if not found then
-    raise exception '% is not watched', named
+    raise exception '% is not watched', topic
       using errcode = 'undefined_object', hint = coalesce('There are: ' || (select string_agg(w.topic, ', ' order by w.topic) from rowcast.watched w) || '.', 'Nothing is.');
   end if;
   -- With its triggers, wherever they are: a table may have been renamed, a partition detached.
   execute format('drop function if exists rowcast.%I() cascade', rowcast.capture_name(topic));
-  delete from rowcast.watched w where w.topic = topic;
   update rowcast.state s set catalogue = s.catalogue + 1;
 end
 $$;
+revoke all on function rowcast.end_watch(text) from public;
+comment on function rowcast.end_watch(text) is 'What the two unwatch do, by the exact topic.';
+
+-- No SET clause: the table is to be found as the caller would find it.
+create or replace function rowcast.unwatch(topic text) returns void language sql as $$
+  select rowcast.end_watch(coalesce(
+    (select w.topic from rowcast.watched w where w.topic operator(pg_catalog.=) $1),
+    (select w.topic from rowcast.watched w where w.relation operator(pg_catalog.=) pg_catalog.to_regclass($1)),
+    $1))
+$$;
 revoke all on function rowcast.unwatch(text) from public;
-comment on function rowcast.unwatch(text) is 'Ends a watch by its topic, also of a table that was dropped. What is in the log stays. It waits for those who use the table, and they for it: set lock_timeout.';
+comment on function rowcast.unwatch(text) is 'Ends a watch by its topic, also of a table that was dropped, or by the name of the table. What is in the log stays. It waits for those who use the table, and they for it: set lock_timeout.';
 
 create or replace function rowcast.unwatch(relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  perform rowcast.unwatch(coalesce((select w.topic from rowcast.watched w where w.relation = unwatch.relation), relation::text));
+  perform rowcast.end_watch(coalesce((select w.topic from rowcast.watched w where w.relation = unwatch.relation), relation::text));
 end
 $$;
 revoke all on function rowcast.unwatch(regclass) from public;
