@@ -1,9 +1,9 @@
 # One line each; `make` alone lists them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
-.PHONY: help build demo test lint bench clean
+.PHONY: help build demo test lint bench bench-writers clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
 
 build: ## the three programs, into target/release
 	cargo build --release --bins
@@ -19,6 +19,9 @@ lint: ## format, clippy, licences and sources of what we depend on, the files of
 
 bench: ## latency, deliveries a second, CPU and memory on this machine (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench $(ARGS)
+
+bench-writers: ## what triggers cost those who write: none, the recipe's, rowcast's (ARGS=--help)
+	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench writers --seconds 5 $(ARGS)
 
 clean: ## what was built, and the demo's data
 	deploy/demo.sh --clean && rm -rf tests/browser/node_modules && cargo clean

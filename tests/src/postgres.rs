@@ -297,7 +297,8 @@ fn template() -> anyhow::Result<PathBuf> {
 }
 
 /// Where Debian has the server's binaries, which are not in PATH; else PATH.
-fn binary(name: &str) -> anyhow::Result<PathBuf> {
+/// A program of the newest PostgreSQL that is installed.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| {
         let folder = entry.ok()?.path();
         Some((folder.file_name()?.to_str()?.parse::<u32>().ok()?, folder.join("bin").join(name)))

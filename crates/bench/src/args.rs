@@ -1,5 +1,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
+use crate::origin::Origin;
+
 /// Measures rowcast on this machine; the table goes to standard output.
 ///
 /// Starts its own PostgreSQL, Redis, listener and gateways (the release builds beside this program)
@@ -38,6 +40,10 @@ pub enum Command {
     Throughput(Throughput),
     /// Memory of connections that wait
     Idle(Idle),
+    /// What a listener carries from the log to Redis after it was away
+    Listener(Listener),
+    /// What the triggers cost those who write (only if asked for: a quarter of an hour)
+    Writers(Writers),
     /// The floor: a bare loop of writes (started by the others)
     #[command(hide = true)]
     Floor(Floor),
@@ -52,6 +58,9 @@ pub struct Latency {
     /// Changes a second, one run after the other.
     #[arg(long, default_value = "2,10", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rates: Vec<u32>,
+    /// Where the changes come from, one run after the other.
+    #[arg(long, default_value = "notify,log", value_delimiter = ',', value_enum)]
+    pub origins: Vec<Origin>,
 }
 
 /// Clients and loads of `bench throughput`.
@@ -66,6 +75,31 @@ pub struct Throughput {
     /// Rows a statement, and changes that may be under way before the writer waits.
     #[arg(long, default_value = "1:2,32:512", value_delimiter = ',', value_name = "ROWS:AHEAD")]
     pub loads: Vec<Offered>,
+}
+
+/// Changes of `bench listener`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Listener {
+    /// Changes that wait in the log when it starts.
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
+    pub changes: u32,
+    /// Rows of a transaction, one run after the other.
+    #[arg(long, default_value = "1,100", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rows: Vec<u32>,
+}
+
+/// Writers of `bench writers`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Writers {
+    /// How often all variants are run one after the other; each for the time that --seconds says.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// synchronous_commit: off shows what the triggers cost; with on the disk hides some of it.
+    #[arg(long, default_value = "off", value_parser = ["on", "off"])]
+    pub synchronous_commit: String,
+    /// What the listener is told about when to poll (its --log-poll-above), to find the best value.
+    #[arg(long)]
+    pub poll_above: Option<u64>,
 }
 
 /// Connections of `bench idle`.

@@ -7,9 +7,10 @@ use crate::{
     connect::connect,
     latency::ARRIVES_WITHIN,
     load::Load,
+    origin::Origin,
     recipe::KIB_PER_CLIENT,
     report::{Measure, Report},
-    stage::{PATH, Stage},
+    stage::Stage,
     usage,
 };
 
@@ -20,10 +21,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub async fn run(stage: &Stage, what: &Idle, time: Duration, report: &mut Report) -> anyhow::Result<()> {
     let gateways = stage.gateways(2).await?;
     let pids = gateways.pids();
-    let mut writer = stage.writer().await?;
+    let mut writer = stage.writer(Origin::Notify).await?;
     sleep(SETTLE).await;
     let before = usage::resident_kib(&pids)?;
-    let clients = connect(&gateways.addresses(), PATH, what.connections as usize)?;
+    let clients = connect(&gateways.addresses(), Origin::Notify.path(), what.connections as usize)?;
     let load = Load::start(clients, writer.last(), &stage.cores)?;
     sleep(SETTLE).await;
     let after = usage::resident_kib(&pids)?;

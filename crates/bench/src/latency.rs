@@ -8,9 +8,10 @@ use crate::{
     connect::connect,
     floor,
     load::{Load, Tally},
+    origin::Origin,
     recipe::{P50_MS, P99_MS, RATE},
     report::{Measure, Report},
-    stage::{PATH, Stage},
+    stage::Stage,
 };
 
 /// Inserts before anything counts: new connections are slower at first.
@@ -19,20 +20,27 @@ const WARM: u32 = 50;
 pub const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// One run at one rate, and the floor's right after it.
-pub async fn run(stage: &Stage, what: &Latency, rate: u32, time: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let ours = rowcast(stage, what, rate, time).await?;
+pub async fn run(
+    stage: &Stage,
+    what: &Latency,
+    origin: Origin,
+    rate: u32,
+    time: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let ours = rowcast(stage, what, origin, rate, time).await?;
     report.clients(&ours.clients, time);
     let floor = bare(stage, what, rate, time, ours.bytes).await?;
     report.floors_clients(&floor, time);
     let measure = |name, recipe| Measure {
-        case: format!("{} clients of 2 gateways, {rate} changes/s: from commit to socket", what.clients),
+        case: format!("{} clients of 2 gateways, {rate} changes/s from {origin}: from commit to socket", what.clients),
         what: name,
         unit: "ms",
         less_is_better: true,
         recipe,
     };
     let ms = |latency: &Histogram<u64>, quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
-    let known = |recipe| (rate == RATE && what.clients == 500).then_some(recipe);
+    let known = |recipe| (rate == RATE && what.clients == 500 && origin == Origin::Notify).then_some(recipe);
     for (name, quantile, recipe) in [("p50", 0.5, known(P50_MS)), ("p99", 0.99, known(P99_MS)), ("max", 1.0, None)] {
         // It commits nothing: its clock starts when it begins to write.
         let floors = ms(&floor.from_insert, quantile);
@@ -52,10 +60,10 @@ struct Run {
     bytes: usize,
 }
 
-async fn rowcast(stage: &Stage, what: &Latency, rate: u32, time: Duration) -> anyhow::Result<Run> {
+async fn rowcast(stage: &Stage, what: &Latency, origin: Origin, rate: u32, time: Duration) -> anyhow::Result<Run> {
     let gateways = stage.gateways(2).await?;
-    let mut writer = stage.writer().await?;
-    let clients = connect(&gateways.addresses(), PATH, what.clients as usize)?;
+    let mut writer = stage.writer(origin).await?;
+    let clients = connect(&gateways.addresses(), origin.path(), what.clients as usize)?;
     let load = Load::start(clients, writer.last(), &stage.cores)?;
     for _ in 0..WARM {
         writer.insert(1, &load).await?;

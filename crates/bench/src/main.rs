@@ -13,9 +13,11 @@ mod figure;
 mod floor;
 mod idle;
 mod latency;
+mod listener;
 mod load;
 mod machine;
 mod order;
+mod origin;
 mod payload;
 mod pin;
 mod process;
@@ -28,6 +30,7 @@ mod throughput;
 mod usage;
 mod wire;
 mod writer;
+mod writers;
 
 use std::process::ExitCode;
 

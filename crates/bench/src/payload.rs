@@ -28,14 +28,15 @@ pub struct Stamp {
 
 impl Reader {
     pub fn new() -> Self {
-        Self { id: Finder::new(br#""id" : "#), sent: Finder::new(br#""sent": "#) }
+        Self { id: Finder::new(br#""id""#), sent: Finder::new(br#""sent": "#) }
     }
 
     /// `None` if it is not one of ours.
     pub fn read(&self, payload: &[u8]) -> Option<Stamp> {
         let after = |finder: &Finder<'_>, bytes: &[u8]| finder.find(bytes).map(|at| at + finder.needle().len());
         let id_at = after(&self.id, payload)?;
-        let rest = &payload[id_at..];
+        // The recipe builds its JSON with spaces, row_to_json without.
+        let rest = payload[id_at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         let sent_at = after(&self.sent, rest)?;
         Some(Stamp { id: number(rest), sent_us: number(&rest[sent_at..]) })
     }
@@ -66,6 +67,8 @@ mod tests {
         assert_eq!((payload.len(), Reader::new().read(&payload)), (250, Some(stamp)));
         let trigger = br#"{"id" : 7, "sensor_id" : "s", "metadata" : {"sent": 99, "location": "x"}}"#;
         assert_eq!(Reader::new().read(trigger), Some(Stamp { id: 7, sent_us: 99 }));
+        let row = br#"{"table":"t","op":"INSERT","data":{"id":7,"metadata":{"sent": 99, "location": "x"}}}"#;
+        assert_eq!(Reader::new().read(row), Some(Stamp { id: 7, sent_us: 99 }));
         assert_eq!(Reader::new().read(b"{\"type\":\"hello\"}"), None);
     }
 }

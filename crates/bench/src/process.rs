@@ -43,6 +43,13 @@ impl Process {
         Ok(Self { name, child, folder, port })
     }
 
+    /// Runs a program to its end; an error if it fails.
+    pub fn run(name: &'static str, arguments: &[&str]) -> anyhow::Result<()> {
+        let output = Command::new(program(name)?).args(arguments).env_clear().stdin(Stdio::null()).output()?;
+        ensure!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -3,12 +3,12 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::{
-    args::{self, Args, Command, Idle, Latency, Throughput},
-    idle, latency, machine,
+    args::{self, Args, Command, Idle, Latency, Listener, Throughput},
+    idle, latency, listener, machine,
     pin::Cores,
     report::Report,
     stage::Stage,
-    throughput,
+    throughput, writers,
 };
 
 /// However many runs are asked for.
@@ -19,7 +19,10 @@ const OWN_FILES: u64 = 100;
 /// Measures what was asked for. Runs alternate: whatever changes on the machine meanwhile hits all
 /// measurements, and the floor with them.
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
-    let (latency, throughput, idle) = chosen(args);
+    if let Some(Command::Writers(what)) = &args.command {
+        return writers::run(what, args.seconds).await;
+    }
+    let (latency, throughput, idle, listener) = chosen(args);
     let most = [
         latency.as_ref().map_or(0, |what| what.clients),
         throughput.as_ref().map_or(0, |what| what.clients),
@@ -35,8 +38,13 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         let of = args.runs;
         if let Some(what) = &latency {
             for &rate in &what.rates {
-                say(&format!("run {run} of {of}: latency at {rate} changes/s to {} clients", what.clients));
-                latency::run(&stage, what, rate, args.seconds, &mut report).await?;
+                for &origin in &what.origins {
+                    say(&format!(
+                        "run {run} of {of}: latency at {rate} changes/s from {origin} to {} clients",
+                        what.clients
+                    ));
+                    latency::run(&stage, what, origin, rate, args.seconds, &mut report).await?;
+                }
             }
         }
         if let Some(what) = &throughput {
@@ -54,17 +62,29 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
             say(&format!("run {run} of {of}: {} idle connections", what.connections));
             idle::run(&stage, what, args.seconds, &mut report).await?;
         }
+        if let Some(what) = &listener {
+            for &rows in &what.rows {
+                say(&format!(
+                    "run {run} of {of}: a listener with {} changes to catch up, {rows} a transaction",
+                    what.changes
+                ));
+                listener::run(&stage, what.changes, rows, &mut report).await?;
+            }
+        }
     }
     Ok(report)
 }
 
-fn chosen(args: &Args) -> (Option<Latency>, Option<Throughput>, Option<Idle>) {
+type Chosen = (Option<Latency>, Option<Throughput>, Option<Idle>, Option<Listener>);
+
+fn chosen(args: &Args) -> Chosen {
     match args.command.clone() {
-        None => (Some(args::defaults()), Some(args::defaults()), Some(args::defaults())),
-        Some(Command::Latency(what)) => (Some(what), None, None),
-        Some(Command::Throughput(what)) => (None, Some(what), None),
-        Some(Command::Idle(what)) => (None, None, Some(what)),
-        Some(Command::Floor(_)) => (None, None, None),
+        None => (Some(args::defaults()), Some(args::defaults()), Some(args::defaults()), Some(args::defaults())),
+        Some(Command::Latency(what)) => (Some(what), None, None, None),
+        Some(Command::Throughput(what)) => (None, Some(what), None, None),
+        Some(Command::Idle(what)) => (None, None, Some(what), None),
+        Some(Command::Listener(what)) => (None, None, None, Some(what)),
+        Some(Command::Floor(_) | Command::Writers(_)) => (None, None, None, None),
     }
 }
 

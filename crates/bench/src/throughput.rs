@@ -8,10 +8,11 @@ use crate::{
     floor,
     latency::ARRIVES_WITHIN,
     load::{Load, Tally},
+    origin::Origin,
     progress::Counts,
     recipe::{CPU_S_PER_MILLION, DELIVERIES_PER_S},
     report::{Measure, Report},
-    stage::{PATH, Stage},
+    stage::Stage,
     usage,
 };
 
@@ -106,9 +107,9 @@ async fn rowcast(
     time: Duration,
 ) -> anyhow::Result<(Tally, Window)> {
     let gateways = stage.gateways(gateways).await?;
-    let mut writer = stage.writer().await?;
+    let mut writer = stage.writer(Origin::Notify).await?;
     let before = writer.last();
-    let clients = connect(&gateways.addresses(), PATH, what.clients as usize)?;
+    let clients = connect(&gateways.addresses(), Origin::Notify.path(), what.clients as usize)?;
     let load = Load::start(clients, before, &stage.cores)?;
     let groups = [gateways.pids(), stage.upstream()];
     let window = tokio::select! {

@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Statement};
 use crate::{
     args::Offered,
     load::Load,
+    origin::Origin,
     payload::{LOCATION, now_us},
 };
 
@@ -14,28 +15,31 @@ use crate::{
 /// are dense and in the order of commits.
 pub struct Writer {
     client: Client,
+    origin: Origin,
     insert: Statement,
     /// The id of the last row.
     last: u64,
 }
 
 impl Writer {
-    pub async fn new(client: Client) -> anyhow::Result<Self> {
+    pub async fn new(client: Client, origin: Origin) -> anyhow::Result<Self> {
         let insert = client
-            .prepare(
-                "insert into sensor_readings (sensor_id, value, metadata)
+            .prepare(&format!(
+                "insert into {} (sensor_id, value, metadata)
                  select 'press-12', 21.5, jsonb_build_object('sent', $1::bigint, 'location', $2::text)
                  from generate_series(1, $3::int)",
-            )
+                origin.table()
+            ))
             .await?;
-        let mut writer = Self { client, insert, last: 0 };
+        let mut writer = Self { client, origin, insert, last: 0 };
         writer.settle().await?;
         Ok(writer)
     }
 
     /// Asks the database how far it is, after [`Writer::press`] was cut short.
     pub async fn settle(&mut self) -> anyhow::Result<()> {
-        let row = self.client.query_one("select coalesce(max(id), 0) from sensor_readings", &[]).await?;
+        let sql = format!("select coalesce(max(id), 0) from {}", self.origin.table());
+        let row = self.client.query_one(&sql, &[]).await?;
         self.last = row.get::<_, i64>(0) as u64;
         Ok(())
     }

@@ -157,11 +157,8 @@ impl Options {
 
     /// The bus over Redis. Connects to nothing yet.
     pub fn bus(&self) -> Result<Bus, SettingsError> {
-        let settings = RedisSettings {
-            url: self.redis_url.clone(),
-            namespace: self.namespace.clone(),
-            retention: self.history(),
-        };
+        let settings =
+            RedisSettings { url: self.redis_url.clone(), namespace: self.namespace.clone(), retention: self.history() };
         let secret = |e: bus::BusError| SettingsError::Secret { setting: REDIS_URL.into(), problem: e.to_string() };
         RedisBus::new(settings).map(Bus::Redis).map_err(secret)
     }

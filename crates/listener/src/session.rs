@@ -68,7 +68,9 @@ pub(crate) enum Lost {
     NotLeader,
     #[error("the schema rowcast is not installed")]
     NotInstalled,
-    #[error("the schema rowcast has version {installed}, and this listener knows {wanted}: run rowcast install of its version")]
+    #[error(
+        "the schema rowcast has version {installed}, and this listener knows {wanted}: run rowcast install of its version"
+    )]
     OtherVersion { installed: i32, wanted: i32 },
 }
 

@@ -298,8 +298,7 @@ impl<'a> Capture<'a> {
 
     /// Reads a tick of before; `false`: it is no longer kept, or not whole.
     async fn read_stored(&mut self, id: i64) -> Result<bool, Lost> {
-        let (tick, rows) =
-            tokio::join!(biased; self.reads.tick(self.session, id), self.reads.small(self.session, id));
+        let (tick, rows) = tokio::join!(biased; self.reads.tick(self.session, id), self.reads.small(self.session, id));
         let Some(tick) = tick? else { return Ok(false) };
         if tick.is_large() {
             return self.read_large(&tick).await;

@@ -121,7 +121,11 @@ impl Publishing<'_> {
                 Ok(Step::Overtaken { epoch }) => {
                     // Who held the lock before may have been quicker than its own end. The lock is
                     // what counts, and the next tick fails if it is not ours.
-                    tracing::warn!(epoch, ours = writer.epoch(), "the bus holds a later epoch than ours: going on with a higher one");
+                    tracing::warn!(
+                        epoch,
+                        ours = writer.epoch(),
+                        "the bus holds a later epoch than ours: going on with a higher one"
+                    );
                     *self.epoch = epoch + 1;
                     sleep(backoff.delay()).await;
                     return Ok(Ended::BusChanged);

@@ -64,8 +64,7 @@ impl LogSession {
             // Nobody to hear it: the session has been given up already.
             drop(ended_sender.send(Some(reason)));
         });
-        let mut session =
-            Self { client, postgres: postgres.clone(), pump, ended, rung, backend: 0, prepares: false };
+        let mut session = Self { client, postgres: postgres.clone(), pump, ended, rung, backend: 0, prepares: false };
         session.prepare_session().await?;
         Ok(session)
     }
@@ -108,20 +107,12 @@ impl LogSession {
     }
 
     /// The row of a statement that is not used often, if there is one.
-    pub(crate) async fn query_opt(
-        &self,
-        sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Option<Row>, Lost> {
+    pub(crate) async fn query_opt(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, Lost> {
         self.answer(self.client.query_opt(sql, parameters)).await
     }
 
     /// The rows of a statement that is not used often.
-    pub(crate) async fn query_all(
-        &self,
-        sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Lost> {
+    pub(crate) async fn query_all(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Lost> {
         self.answer(self.client.query(sql, parameters)).await
     }
 
@@ -176,7 +167,10 @@ impl LogSession {
                 Ok(result) => return result.map_err(|e| self.why(&e)),
                 // A tick after a long outage counts millions of changes, and takes its time.
                 Err(_) if self.is_at_work().await => {
-                    tracing::warn!(seconds = started.elapsed().as_secs(), "PostgreSQL is at work on a large step of the log");
+                    tracing::warn!(
+                        seconds = started.elapsed().as_secs(),
+                        "PostgreSQL is at work on a large step of the log"
+                    );
                 }
                 Err(_) => return Err(Lost::Silent),
             }

@@ -34,17 +34,8 @@ impl Log {
         Ok(Self {
             first_tick: row.get(1),
             cluster: (row.get(2), row.get(3)),
-            state: State {
-                paused: row.get(4),
-                catalogue: row.get(5),
-                generation: row.get(6),
-                feed: feed.clone(),
-            },
-            position: Position {
-                tick: row.get(7),
-                offset: row.get::<_, i64>(8).cast_unsigned(),
-                snapshot: row.get(9),
-            },
+            state: State { paused: row.get(4), catalogue: row.get(5), generation: row.get(6), feed: feed.clone() },
+            position: Position { tick: row.get(7), offset: row.get::<_, i64>(8).cast_unsigned(), snapshot: row.get(9) },
             feed: feed.parse().map_err(|_| Lost::Strange("a feed without a proper id"))?,
         })
     }
@@ -92,8 +83,7 @@ pub(crate) async fn decide(
     let after = match ours {
         Some(head) => head.last,
         None => {
-            let topics: i64 =
-                session.query_one("select count(*) from rowcast.watched", &[]).await?.get(0);
+            let topics: i64 = session.query_one("select count(*) from rowcast.watched", &[]).await?.get(0);
             let bytes = history.bytes.saturating_mul(topics.max(1).cast_unsigned());
             stored::refill_after(session, log.first_tick, last_offset(session, log).await?, history.ms, bytes).await?
         }
@@ -132,7 +122,9 @@ async fn same_change(
     if rows.len() as u64 != tick.events {
         return Ok(None);
     }
-    let Some(row) = usize::try_from(offset - tick.first).ok().and_then(|index| rows.get(index)) else { return Ok(None) };
+    let Some(row) = usize::try_from(offset - tick.first).ok().and_then(|index| rows.get(index)) else {
+        return Ok(None);
+    };
     let Some(op) = u8::try_from(row.get::<_, i8>(4)).ok().and_then(Op::from_letter) else { return Ok(Some(false)) };
     let text = |column| row.get::<_, Option<&str>>(column).unwrap_or_default().as_bytes();
     let mut ours = BytesMut::new();

@@ -59,7 +59,8 @@ impl Reads {
     pub(crate) async fn prepare(session: &LogSession) -> Result<Self, Lost> {
         let tick = "select id, first, events, bytes, at from rowcast.tick \
                     where id = $1 and events > 0";
-        let chunk = format!("select {COLUMNS} from rowcast.event e where e.xid = any (($1::text[])::xid8[]) order by e.id");
+        let chunk =
+            format!("select {COLUMNS} from rowcast.event e where e.xid = any (($1::text[])::xid8[]) order by e.id");
         let part = format!(
             "select {COLUMNS} from rowcast.event e \
              where e.xid = ($1::text)::xid8 and e.id > $2 order by e.id limit $3"
