@@ -15,4 +15,5 @@ pub mod proxy;
 pub mod redis;
 pub mod site;
 pub mod socket;
+pub mod torture;
 pub mod writer;

@@ -3,7 +3,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -128,6 +128,11 @@ impl Process {
         }
     }
 
+    /// How it ended, if it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Waits until it has ended; its exit code (`None`: by a signal).
     pub async fn ended(&mut self) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + PATIENCE;
@@ -192,10 +197,13 @@ fn spawn(name: &str, arguments: &[String], environment: &[(String, String)], fol
     Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?)
 }
 
-/// Next to the test's own executable, which is in `target/<profile>/deps`.
+/// In `target/<profile>`, where this executable is too if it is a program, while a test's own is in
+/// `deps` there.
 fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let path = this.parent().and_then(|deps| deps.parent()).context("no target folder")?.join(name);
+    let folder = this.parent().context("no target folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().context("no target folder")? } else { folder };
+    let path = folder.join(name);
     ensure!(path.exists(), "{} is not there: build it first (cargo build -p {name})", path.display());
     Ok(path)
 }

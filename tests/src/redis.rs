@@ -99,6 +99,23 @@ impl RedisServer {
         self.signal("CONT")
     }
 
+    /// Takes the last third off what it has kept, while it is down: it comes back older than it was.
+    pub fn forget_last_third(&self) -> anyhow::Result<()> {
+        for entry in fs::read_dir(self.folder.path().join("appendonlydir"))? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(".incr.aof") {
+                let file = fs::OpenOptions::new().write(true).open(path)?;
+                file.set_len(file.metadata()?.len() / 3 * 2)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What it has logged since its last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
     /// Copies what it holds; nothing may be written meanwhile.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let copy = TempDir::new()?;
@@ -115,7 +132,7 @@ impl RedisServer {
     }
 
     async fn launch(&mut self) -> anyhow::Result<()> {
-        let log = fs::File::create(self.log())?;
+        let log = fs::File::create(self.log_path())?;
         let process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &self.port().to_string()])
             .args(["--save", "", "--appendonly", "yes", "--appendfsync", "no"])
@@ -132,14 +149,14 @@ impl RedisServer {
         while self.command::<String>(&["PING"]).await.is_err() {
             let ended = self.process.as_mut().map(Child::try_wait).transpose()?.flatten();
             if ended.is_some() || Instant::now() > deadline {
-                bail!("redis-server does not answer: {}", fs::read_to_string(self.log())?);
+                bail!("redis-server does not answer: {}", self.log());
             }
             sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }
 
-    fn log(&self) -> PathBuf {
+    fn log_path(&self) -> PathBuf {
         self.folder.path().join("redis.log")
     }
 
