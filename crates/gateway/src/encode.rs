@@ -1,12 +1,17 @@
 //! How a change becomes a frame: once per form, whoever gets it.
 
+use std::borrow::Borrow;
+
 use protocol::{
-    Change, FeedId, Kind, Topic,
+    FeedId, Kind, Topic,
     config::Wrap,
     message::{self, Addressee},
 };
 
-use crate::ws;
+use crate::{
+    hit::{Hit, OpenTx},
+    ws,
+};
 
 /// The form in which a subscription wants its changes.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +22,9 @@ pub enum Form<'a> {
     Native(Addressee<'a>),
 }
 
+/// Scratch space that is kept: one large row is no reason to hold its size for ever.
+const KEPT_BYTES: usize = 64 * 1024;
+
 /// Appends whole frames to `out`; keeps its scratch space between calls.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -24,56 +32,92 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Appends the frame of a change.
-    pub fn frame(&mut self, out: &mut Vec<u8>, form: Form<'_>, feed: &FeedId, topic: &Topic, change: &Change) {
-        match form {
-            Form::Plain(Wrap::None) if change.kind == Kind::Row => {
-                self.scratch.clear();
-                message::plain_row(&mut self.scratch, topic, change);
-                ws::write_text(out, &self.scratch);
-            }
-            Form::Plain(Wrap::None) => ws::write_text(out, &change.payload),
-            Form::Plain(Wrap::Data) => {
-                self.scratch.clear();
+    /// Appends the frame of a change. `tx_end`: for who gets it, it ends its transaction.
+    pub fn frame<T: Borrow<Topic>>(
+        &mut self,
+        out: &mut Vec<u8>,
+        form: Form<'_>,
+        feed: &FeedId,
+        hit: &Hit<T>,
+        tx_end: bool,
+    ) {
+        let (topic, change) = (hit.topic.borrow(), &hit.change);
+        self.scratch.clear();
+        match (form, &hit.row) {
+            (Form::Plain(Wrap::None), None) => return ws::write_text(out, &change.payload),
+            (Form::Plain(Wrap::None), Some(row)) => message::plain_row(&mut self.scratch, topic, row),
+            (Form::Plain(Wrap::Data), row) => {
                 self.scratch.extend_from_slice(br#"{"data":"#);
-                match change.kind {
-                    Kind::Json => self.scratch.extend_from_slice(&change.payload),
-                    Kind::Row => message::plain_row(&mut self.scratch, topic, change),
-                    Kind::Text => {
+                match (change.kind, row) {
+                    (_, Some(row)) => message::plain_row(&mut self.scratch, topic, row),
+                    (Kind::Json, None) => self.scratch.extend_from_slice(&change.payload),
+                    (Kind::Text | Kind::Row, None) => {
                         let text = message::json(&String::from_utf8_lossy(&change.payload));
                         self.scratch.extend_from_slice(text.as_bytes());
                     }
                 }
                 self.scratch.push(b'}');
-                ws::write_text(out, &self.scratch);
             }
-            Form::Native(to) => {
-                self.scratch.clear();
-                message::change(&mut self.scratch, to, feed, topic, change);
-                ws::write_text(out, &self.scratch);
+            (Form::Native(to), None) => message::change(&mut self.scratch, to, feed, topic, change),
+            (Form::Native(to), Some(row)) => {
+                message::row_change(&mut self.scratch, to, feed, topic, change, row, tx_end);
             }
         }
+        ws::write_text(out, &self.scratch);
+        self.scratch.shrink_to(KEPT_BYTES);
+    }
+
+    /// Appends the frame that ends a transaction whose last change was sent before that was known.
+    pub fn tx_end(&mut self, out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, open: OpenTx) {
+        self.scratch.clear();
+        message::tx_end(&mut self.scratch, to, feed, open.last, open.tx);
+        ws::write_text(out, &self.scratch);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
+    use bytes::{Bytes, BytesMut};
+    use protocol::{Change, Op, Row};
 
-    fn encode(form: Form<'_>, kind: Kind, payload: &'static str) -> Vec<u8> {
-        let change = Change { offset: 1, at: 0, kind, payload: Bytes::from_static(payload.as_bytes()) };
+    fn encode(form: Form<'_>, kind: Kind, payload: &[u8]) -> Vec<u8> {
+        let change = Change { offset: 1, at: 0, kind, payload: Bytes::copy_from_slice(payload) };
+        let row = change.row().map(Box::new);
         let mut out = Vec::new();
         let feed = "f".parse().unwrap();
-        Encoder::default().frame(&mut out, form, &feed, &Topic::new("t").unwrap(), &change);
+        let hit = Hit { topic: Topic::new("t").unwrap(), change, row };
+        Encoder::default().frame(&mut out, form, &feed, &hit, true);
         out
     }
 
     #[test]
     fn a_plain_endpoint_gets_the_payload_byte_for_byte() {
-        assert_eq!(encode(Form::Plain(Wrap::None), Kind::Json, "{ }"), b"\x81\x03{ }");
-        assert_eq!(encode(Form::Plain(Wrap::None), Kind::Text, "hi"), b"\x81\x02hi");
-        assert_eq!(encode(Form::Plain(Wrap::Data), Kind::Json, "{ }"), b"\x81\x0c{\"data\":{ }}");
-        assert_eq!(encode(Form::Plain(Wrap::Data), Kind::Text, "hi"), b"\x81\x0d{\"data\":\"hi\"}");
+        assert_eq!(encode(Form::Plain(Wrap::None), Kind::Json, b"{ }"), b"\x81\x03{ }");
+        assert_eq!(encode(Form::Plain(Wrap::None), Kind::Text, b"hi"), b"\x81\x02hi");
+        assert_eq!(encode(Form::Plain(Wrap::Data), Kind::Json, b"{ }"), b"\x81\x0c{\"data\":{ }}");
+        assert_eq!(encode(Form::Plain(Wrap::Data), Kind::Text, b"hi"), b"\x81\x0d{\"data\":\"hi\"}");
+    }
+
+    #[test]
+    fn a_plain_endpoint_gets_a_row_with_its_table_and_nothing_of_rowcast() {
+        let part = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let row = Row {
+            op: Op::Delete,
+            tx: 7,
+            tx_last: 1,
+            key: part(r#"["id"]"#),
+            cut: Bytes::new(),
+            data: Bytes::new(),
+            old: part(r#"{"id":1}"#),
+        };
+        let mut payload = BytesMut::new();
+        row.encode(&mut payload);
+        let plain = br#"{"table":"t","op":"DELETE","data":null,"old":{"id":1}}"#;
+        let expected = [&[0x81, plain.len() as u8][..], plain].concat();
+        assert_eq!(encode(Form::Plain(Wrap::None), Kind::Row, &payload), expected);
+        let wrapped = [&br#"{"data":"#[..], plain, b"}"].concat();
+        let expected = [&[0x81, wrapped.len() as u8][..], &wrapped].concat();
+        assert_eq!(encode(Form::Plain(Wrap::Data), Kind::Row, &payload), expected);
     }
 }

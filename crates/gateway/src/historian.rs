@@ -7,9 +7,11 @@ use std::{
 };
 
 use bus::{Bus, History, Reader};
-use protocol::{Change, FeedId, Offset, Source, Topic};
+use protocol::{FeedId, Offset, Source, Topic};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
+
+use crate::hit::Hit;
 
 /// Reads that are under way at a time.
 const READS: usize = 8;
@@ -38,7 +40,7 @@ pub enum Stretch {
         /// How far it goes.
         through: Offset,
         /// The changes.
-        changes: Arc<Vec<(Topic, Change)>>,
+        hits: Arc<Vec<Hit>>,
     },
     /// Some are no longer kept.
     Trimmed,
@@ -107,7 +109,7 @@ async fn answer(readers: HashMap<Source, Reader>, mut inbox: mpsc::Receiver<Aske
 
 async fn read(reader: &Reader, request: Request) -> Stretch {
     let mut through = Offset::MAX;
-    let mut changes = Vec::new();
+    let mut hits = Vec::new();
     for topic in &request.topics {
         let slices = match reader.history(&request.feed, topic, request.after).await {
             Ok(History::Complete { through: to, slices }) => {
@@ -123,24 +125,24 @@ async fn read(reader: &Reader, request: Request) -> Stretch {
             }
         };
         for slice in slices {
-            match slice.changes_after(request.after) {
-                Ok(read) => changes.extend(read.into_iter().map(|change| (topic.clone(), change))),
+            match Hit::read(topic, &slice, request.after) {
+                Ok(read) => hits.extend(read),
                 Err(_) => return Stretch::Trimmed,
             }
         }
     }
     // The topics were read one after the other: what came in between is complete for some only.
-    changes.retain(|(_, change)| change.offset <= through);
-    changes.sort_by_key(|(_, change)| change.offset);
+    hits.retain(|hit| hit.offset() <= through);
+    hits.sort_by_key(Hit::offset);
     let mut bytes = 0;
-    let full = changes.iter().position(|(_, change)| {
-        bytes += change.payload.len();
+    let full = hits.iter().position(|hit| {
+        bytes += hit.change.payload.len();
         bytes > STRETCH_BYTES
     });
     if let Some(last) = full {
-        changes.truncate(last + 1);
-        changes.shrink_to_fit();
-        through = changes[last].1.offset;
+        hits.truncate(last + 1);
+        hits.shrink_to_fit();
+        through = hits[last].offset();
     }
-    Stretch::Complete { through, changes: Arc::new(changes) }
+    Stretch::Complete { through, hits: Arc::new(hits) }
 }

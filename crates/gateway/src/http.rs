@@ -126,7 +126,13 @@ async fn any_topic(
     match front.readiness.carries(&name) {
         Some(true) => open(front, Door::Plain { topics: vec![topic], wrap: Wrap::None }, request).await,
         Some(false) => {
-            let message = format!("no listener carries the topic '{name}', and no [[endpoint]] has this path");
+            let mut message = format!("no listener carries the topic '{name}', and no [[endpoint]] has this path");
+            // What there is, as far as this client may see it.
+            let (peer, headers, query) = (peer(&request), request.headers(), request.uri().query());
+            if let Ok(Admitted::Claims(claims)) = front.access.admit(peer.ip(), headers, query).await {
+                let topics = front.readiness.topics(|topic| claims.may_subscribe(topic));
+                message.push_str(&format!("; topics are: {topics}"));
+            }
             problem(StatusCode::NOT_FOUND, ErrorCode::UnknownTopic.as_str(), &message)
         }
         None => unavailable("no listener has announced its topics yet"),
@@ -212,7 +218,7 @@ async fn admit(
 }
 
 /// The accept loop puts the address there; without one nobody is trusted.
-fn peer(request: &axum::http::Request<()>) -> SocketAddr {
+fn peer<B>(request: &axum::http::Request<B>) -> SocketAddr {
     let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
     info.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |info| info.0)
 }

@@ -12,6 +12,7 @@ pub mod encode;
 pub mod feed;
 mod gateway;
 pub mod historian;
+mod hit;
 pub mod http;
 pub mod hub;
 pub mod ingest;

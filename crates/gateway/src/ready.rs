@@ -5,11 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use protocol::{Catalogue, Source};
+use protocol::{Catalogue, Source, Topic};
 use tokio::sync::watch;
 
 use crate::{
     feed::{FeedState, FeedStatus},
+    hub::names,
     metrics::Metrics,
 };
 
@@ -63,5 +64,13 @@ impl Readiness {
             return None;
         }
         Some(catalogues.iter().any(|catalogue| catalogue.get(topic).is_some()))
+    }
+
+    /// The topics of which this is true, in words.
+    pub fn topics(&self, may_see: impl Fn(&str) -> bool) -> String {
+        let catalogues = self.feeds.iter().filter_map(|(_, status)| status.borrow().catalogue.clone());
+        let topics: Vec<Topic> =
+            catalogues.flat_map(|catalogue| catalogue.topics.clone()).map(|info| info.topic).collect();
+        names(topics.iter().map(Topic::as_str).filter(|name| may_see(name)))
     }
 }

@@ -6,6 +6,9 @@
 //! ← {"type":"subscribed","id":"a","route":17,"cursor":"k3f9.1041","resumed":true}
 //! ← {"type":"change","id":"a","cursor":"k3f9.1042","topic":"sensor_updates","data":{…},"at":"…"}
 //! ← {"type":"change","route":17,"cursor":"k3f9.1043",…}
+//! ← {"type":"change","route":18,"cursor":"h7ax.7","topic":"public.orders","op":"UPDATE","key":["id"],
+//!    "data":{…},"old":{…},"at":"…","tx":"7431","tx_end":true}
+//! ← {"type":"tx_end","route":18,"cursor":"h7ax.9","tx":"7432"}
 //! ← {"type":"watermark","cursor":"k3f9.1043","at":"…"}
 //! ← {"type":"reset","id":"a","reason":"history_trimmed","cursor":"k3f9.2000"}
 //! ← {"type":"error","id":"a","code":"unknown_topic","message":"…"}
@@ -14,14 +17,37 @@
 //! → {"type":"ping"}                    ← {"type":"pong"}
 //! ```
 //!
-//! A client keeps a cursor for each subscription: that of the last `subscribed`, `change` or `reset`
-//! of it, or of the last `watermark` of its feed, which is for all on that feed and comes only while
-//! all are up to date. A frame with an `id` is for that subscription; one with a `route` is for the one subscription
-//! of this connection that was answered with it.
+//! A client keeps a cursor for each subscription: that of the last `subscribed`, `change`, `tx_end`
+//! or `reset` of it, or of the last `watermark` of its feed, which is for all on that feed and comes
+//! only while all are up to date. A frame with an `id` is for that subscription; one with a `route`
+//! is for the one subscription of this connection that was answered with it.
+//!
+//! # A NOTIFY payload
+//!
+//! Its `change` has `topic`, `data` (JSON as it is, other text as a string) and `at`, when the
+//! listener got it.
+//!
+//! # A row of a watched table
+//!
+//! Its `change` has these members too. What does not apply is left out, but for `data`.
+//!
+//! - `op`: `INSERT`, `UPDATE`, `DELETE` or `TRUNCATE`.
+//! - `key`: the names of the key columns. A table without a primary key has none.
+//! - `data`: the new row; `null` for `DELETE` and `TRUNCATE` (`{"partition":"…"}` if only that
+//!   partition was emptied).
+//! - `old`: the old row, or its key, as the table is watched.
+//! - `at`: when the statement ran, by the database's clock.
+//! - `tx`: the transaction, as a string: it may be above 2^53. Its changes come one behind the other.
+//! - `tx_end`: `true` at the transaction's last change *for this subscription*, whatever else it did
+//!   to tables that are not subscribed to. Where that is known only later (a transaction that is
+//!   larger than a batch), a message `tx_end` tells it instead. A change of another transaction ends
+//!   the one before too, which is what a client goes by that was not there for all of it.
+//! - `cut`: the names of the columns whose values are left out, because the change was larger than
+//!   the table's `max_change_bytes`.
 
 use serde_json::{Map, Value};
 
-use crate::{Change, Cursor, ErrorCode, FeedId, Kind, Micros, ResetReason, Topic, time::rfc3339};
+use crate::{Change, Cursor, ErrorCode, FeedId, Kind, Micros, Offset, ResetReason, Row, Topic, time::rfc3339};
 
 /// Most topics in one subscription.
 pub const MAX_TOPICS: usize = 100;
@@ -258,40 +284,95 @@ pub enum Addressee<'a> {
     Subscription(&'a str),
 }
 
-/// `change`, with the payload as the database sent it.
-pub fn change(out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, topic: &Topic, change: &Change) {
-    use std::io::Write;
-    // Writing to a Vec cannot fail; the results are empty.
-    let start = match to {
-        Addressee::Route(route) => write!(out, r#"{{"type":"change","route":{route},"#),
-        Addressee::Subscription(id) => write!(out, r#"{{"type":"change","id":{},"#, json(id)),
-    };
-    let middle = write!(out, r#""cursor":"{feed}.{}","topic":{},"#, change.offset, json(topic.as_str()));
-    match change.kind {
-        Kind::Row => row_parts(out, change),
-        Kind::Json => put(out, "data", &change.payload),
-        Kind::Text => put(out, "data", json(&String::from_utf8_lossy(&change.payload)).as_bytes()),
+impl Addressee<'_> {
+    /// The beginning of a message of this type, up to the cursor.
+    fn open(self, out: &mut Vec<u8>, kind: &str, feed: &FeedId, offset: Offset) {
+        use std::io::Write;
+        let written = match self {
+            Self::Route(route) => write!(out, r#"{{"type":"{kind}","route":{route},"cursor":"{feed}.{offset}","#),
+            Self::Subscription(id) => {
+                write!(out, r#"{{"type":"{kind}","id":{},"cursor":"{feed}.{offset}","#, json(id))
+            }
+        };
+        // Writing to a Vec cannot fail.
+        debug_assert!(written.is_ok());
     }
-    let end = write!(out, r#""at":"{}"}}"#, rfc3339(change.at));
-    debug_assert!(start.is_ok() && middle.is_ok() && end.is_ok());
 }
 
-/// The members of a row's `change`, as far as they apply. `data` always stands there.
-fn row_parts(out: &mut Vec<u8>, change: &Change) {
-    let Some(row) = change.row() else { return put(out, "data", b"null") };
-    put(out, "op", json(row.op.as_str()).as_bytes());
-    for (name, part) in [("key", &row.key), ("cut", &row.cut)] {
-        if !part.is_empty() {
-            put(out, name, part);
-        }
+/// `change`, with a NOTIFY payload as the database sent it.
+pub fn change(out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, topic: &Topic, change: &Change) {
+    to.open(out, "change", feed, change.offset);
+    put(out, "topic", json(topic.as_str()).as_bytes());
+    match change.kind {
+        Kind::Json => put(out, "data", &change.payload),
+        Kind::Text | Kind::Row => put(out, "data", json(&String::from_utf8_lossy(&change.payload)).as_bytes()),
     }
-    put(out, "data", if row.data.is_empty() { b"null" } else { &row.data });
-    if !row.old.is_empty() {
-        put(out, "old", &row.old);
-    }
-    put(out, "tx", json(&row.tx.to_string()).as_bytes());
-    if row.tx_last == change.offset {
+    put_at(out, change.at);
+    close(out);
+}
+
+/// `change`, with a row as the database wrote it. `tx_end`: for who gets this, it is the last of its
+/// transaction.
+pub fn row_change(
+    out: &mut Vec<u8>,
+    to: Addressee<'_>,
+    feed: &FeedId,
+    topic: &Topic,
+    change: &Change,
+    row: &Row,
+    tx_end: bool,
+) {
+    to.open(out, "change", feed, change.offset);
+    put(out, "topic", json(topic.as_str()).as_bytes());
+    put_name(out, "op", row.op.as_str());
+    put_part(out, "key", &row.key);
+    put_rows(out, row);
+    put_at(out, change.at);
+    put_name(out, "tx", &row.tx.to_string());
+    if tx_end {
         put(out, "tx_end", b"true");
+    }
+    put_part(out, "cut", &row.cut);
+    close(out);
+}
+
+/// `tx_end`: the transaction has no more changes for who gets this, which was not known when it got
+/// the last one. The cursor is that of the transaction's last change.
+pub fn tx_end(out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, last: Offset, tx: u64) {
+    to.open(out, "tx_end", feed, last);
+    put_name(out, "tx", &tx.to_string());
+    close(out);
+}
+
+/// A row's change for a front end that knows nothing of rowcast: table, op, data, old.
+pub fn plain_row(out: &mut Vec<u8>, topic: &Topic, row: &Row) {
+    out.push(b'{');
+    put(out, "table", json(topic.as_str()).as_bytes());
+    put_name(out, "op", row.op.as_str());
+    put_rows(out, row);
+    close(out);
+}
+
+/// `data`, which always stands there, and `old`.
+fn put_rows(out: &mut Vec<u8>, row: &Row) {
+    put(out, "data", if row.data.is_empty() { b"null" } else { &row.data });
+    put_part(out, "old", &row.old);
+}
+
+fn put_part(out: &mut Vec<u8>, name: &str, part: &[u8]) {
+    if !part.is_empty() {
+        put(out, name, part);
+    }
+}
+
+fn put_at(out: &mut Vec<u8>, at: Micros) {
+    put_name(out, "at", &rfc3339(at));
+}
+
+/// A text in which nothing needs to be escaped.
+fn put_name(out: &mut Vec<u8>, name: &str, value: &str) {
+    for part in ["\"", name, "\":\"", value, "\","] {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -303,18 +384,8 @@ fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.push(b',');
 }
 
-/// A row's change for a front end that knows nothing of rowcast: table, op, data, old.
-pub fn plain_row(out: &mut Vec<u8>, topic: &Topic, change: &Change) {
-    out.push(b'{');
-    put(out, "table", json(topic.as_str()).as_bytes());
-    if let Some(row) = change.row() {
-        put(out, "op", json(row.op.as_str()).as_bytes());
-        put(out, "data", if row.data.is_empty() { b"null" } else { &row.data });
-        if !row.old.is_empty() {
-            put(out, "old", &row.old);
-        }
-    }
-    // In place of the last comma.
+/// Ends an object, in place of the last comma.
+fn close(out: &mut Vec<u8>) {
     out.pop();
     out.push(b'}');
 }
@@ -327,6 +398,7 @@ pub fn json(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Op;
     use bytes::Bytes;
 
     fn code(text: &str) -> ErrorCode {
@@ -401,5 +473,39 @@ mod tests {
             write(Kind::Text, "say \"hi\"", Addressee::Subscription("x")),
             r#"{"type":"change","id":"x","cursor":"k3f9.5","topic":"t","data":"say \"hi\"","at":"1970-01-01T00:00:00.000000Z"}"#
         );
+    }
+
+    fn row(op: Op, key: &'static str, data: &'static str, old: &'static str, cut: &'static str) -> Row {
+        let part = |text: &'static str| Bytes::from_static(text.as_bytes());
+        Row { op, tx: 7431, tx_last: 9, key: part(key), cut: part(cut), data: part(data), old: part(old) }
+    }
+
+    #[test]
+    fn a_row_has_the_members_that_apply_and_its_json_as_it_is() {
+        let (feed, topic): (FeedId, _) = ("k3f9".parse().unwrap(), Topic::new("public.orders").unwrap());
+        let write = |row: &Row, end| {
+            let it = Change { offset: 5, at: 0, kind: Kind::Row, payload: Bytes::new() };
+            let (mut native, mut plain) = (Vec::new(), Vec::new());
+            row_change(&mut native, Addressee::Route(17), &feed, &topic, &it, row, end);
+            plain_row(&mut plain, &topic, row);
+            [native, plain].map(|json| String::from_utf8(json).unwrap())
+        };
+        assert_eq!(
+            write(&row(Op::Update, r#"["id"]"#, r#"{"id":1.10, "s":"ä"}"#, r#"{"id":1}"#, r#"["photo"]"#), true),
+            [
+                r#"{"type":"change","route":17,"cursor":"k3f9.5","topic":"public.orders","op":"UPDATE","key":["id"],"data":{"id":1.10, "s":"ä"},"old":{"id":1},"at":"1970-01-01T00:00:00.000000Z","tx":"7431","tx_end":true,"cut":["photo"]}"#,
+                r#"{"table":"public.orders","op":"UPDATE","data":{"id":1.10, "s":"ä"},"old":{"id":1}}"#,
+            ]
+        );
+        assert_eq!(
+            write(&row(Op::Truncate, "", "", "", ""), false),
+            [
+                r#"{"type":"change","route":17,"cursor":"k3f9.5","topic":"public.orders","op":"TRUNCATE","data":null,"at":"1970-01-01T00:00:00.000000Z","tx":"7431"}"#,
+                r#"{"table":"public.orders","op":"TRUNCATE","data":null}"#,
+            ]
+        );
+        let mut end = Vec::new();
+        tx_end(&mut end, Addressee::Subscription("x"), &feed, 9, 7431);
+        assert_eq!(end, br#"{"type":"tx_end","id":"x","cursor":"k3f9.9","tx":"7431"}"#);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Backoff, Change, Cursor, FeedId, Offset, ResetReason, Source, Topic, message::Addressee};
+use protocol::{Backoff, Cursor, Offset, ResetReason, Source, Topic, message::Addressee};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     encode::Form,
     historian::{Request, Stretch},
+    hit::Hit,
 };
 
 /// Bytes of frames that are put together in one step.
@@ -71,8 +72,8 @@ impl HubHandle {
                     // Nobody closes it.
                     let Ok(_turn) = turn.acquire().await else { return };
                     match self.historian.read(request).await {
-                        Stretch::Complete { through, changes } if through > after => {
-                            self.replay(sub, after, through, &changes).await;
+                        Stretch::Complete { through, hits } if through > after => {
+                            self.replay(sub, through, &hits).await;
                         }
                         Stretch::Trimmed => self.with(|hub| hub.lost(sub, source)),
                         // The bus is being refilled, or the feed will tell that it has moved on to
@@ -88,17 +89,16 @@ impl HubHandle {
 
     /// Sends what was read from the history, as there is room. Not what the bus has and this
     /// gateway does not yet: if the bus were lost now, the client would be ahead of everything here.
-    async fn replay(&self, sub: SubKey, mut after: Offset, through: Offset, mut changes: &[(Topic, Change)]) {
+    async fn replay(&self, sub: SubKey, through: Offset, mut hits: &[Hit]) {
         let through = self.with(|hub| hub.last_for(sub)).map_or(through, |last| through.min(last));
-        changes = &changes[..changes.partition_point(|(_, change)| change.offset <= through)];
+        hits = &hits[..hits.partition_point(|hit| hit.offset() <= through)];
         loop {
-            match self.with(|hub| hub.replay(sub, after, through, changes)) {
+            match self.with(|hub| hub.replay(sub, through, hits)) {
                 Replayed::Gone => return,
                 Replayed::NoRoom(room) => room.notified().await,
-                Replayed::Sent(count) if count == changes.len() => return,
+                Replayed::Sent(count) if count == hits.len() => return,
                 Replayed::Sent(count) => {
-                    after = changes[count - 1].1.offset;
-                    changes = &changes[count..];
+                    hits = &hits[count..];
                     tokio::task::yield_now().await;
                 }
             }
@@ -140,15 +140,9 @@ impl Hub {
         Some(Rc::clone(conn.reading.get_or_insert_with(|| Rc::new(Semaphore::new(1)))))
     }
 
-    fn set_after(&mut self, key: SubKey, offset: Offset) {
-        if let SubState::Behind(behind) = &mut self.conns[key.conn.index as usize].subs[key.index as usize].state {
-            behind.after = offset;
-        }
-    }
-
     /// Takes one step from memory, or says what else is needed.
     pub(super) fn catch_up(&mut self, key: SubKey) -> Step {
-        let Some(Behind { source, feed, after }) = self.behind(key).cloned() else { return Step::Gone };
+        let Some(Behind { source, feed, after, open }) = self.behind(key).cloned() else { return Step::Gone };
         let Some(view) = self.feeds.get(&source) else { return Step::Gone };
         if view.feed != feed {
             self.reset(key.conn, key.index, source, ResetReason::NewFeed);
@@ -160,9 +154,9 @@ impl Hub {
         if let Some(room) = self.wait_for_room(key.conn) {
             return Step::NoRoom(room);
         }
-        let route = self.conns[key.conn.index as usize].subs[key.index as usize].route;
-        let topics = topics_of(&self.routes[route as usize]);
-        let (through, changes) = match self.recent_changes(source, &topics, after) {
+        let index = self.conns[key.conn.index as usize].subs[key.index as usize].route;
+        let topics = topics_of(&self.routes[index as usize]);
+        let (through, hits) = match self.recent_changes(source, &topics, after) {
             Ok(found) => found,
             Err(Unreadable::NotHere) => return Step::History(Request { source, feed, topics: topics.to_vec(), after }),
             Err(Unreadable::Malformed) => {
@@ -170,15 +164,18 @@ impl Hub {
                 return Step::Live;
             }
         };
-        self.answer(key.conn.index, key.index, &Cursor::new(feed.clone(), after), true);
+        self.answer(key.conn.index, key.index, &Cursor::new(feed, after), true);
         if through == after {
             self.attach(key.conn.index, key.index);
+            let route = &mut self.routes[index as usize];
+            if route.open.is_none() && open.is_some() {
+                route.open = open;
+                self.open.push(index);
+            }
             return Step::Live;
         }
-        let sent = self.send_behind(key, &feed, &changes);
+        let sent = self.send_behind(key, through, &hits);
         self.metrics.resumed_from_memory(sent);
-        let next = if sent == changes.len() { through } else { changes[sent - 1].1.offset };
-        self.set_after(key, next);
         Step::Again
     }
 
@@ -189,37 +186,33 @@ impl Hub {
         source: Source,
         topics: &[Topic],
         after: Offset,
-    ) -> Result<(Offset, Vec<(Topic, Change)>), Unreadable> {
+    ) -> Result<(Offset, Vec<Hit>), Unreadable> {
         let recent = &self.feeds[&source].recent;
-        let (mut through, mut bytes, mut changes) = (after, 0, Vec::new());
+        let (mut through, mut bytes, mut hits) = (after, 0, Vec::new());
         while bytes < STEP_BYTES {
             let Some(batch) = recent.after(through).map_err(|_| Unreadable::NotHere)? else { break };
-            let from = changes.len();
+            let from = hits.len();
             for topic in topics {
                 let Some(slice) = batch.slice(topic.as_str()) else { continue };
-                let read = slice.changes_after(after).map_err(|_| Unreadable::Malformed)?;
-                changes.extend(read.into_iter().map(|change| (topic.clone(), change)));
+                hits.extend(Hit::read(topic, slice, after).map_err(|_| Unreadable::Malformed)?);
             }
-            changes[from..].sort_by_key(|(_, change)| change.offset);
-            bytes += changes[from..].iter().map(|(_, change)| change.payload.len()).sum::<usize>();
+            hits[from..].sort_by_key(Hit::offset);
+            bytes += hits[from..].iter().map(|hit| hit.change.payload.len()).sum::<usize>();
             through = batch.last;
         }
-        Ok((through, changes))
+        Ok((through, hits))
     }
 
-    /// Sends changes that were read from the history, from `after` on; how many of them.
-    fn replay(&mut self, key: SubKey, after: Offset, through: Offset, changes: &[(Topic, Change)]) -> Replayed {
-        let Some(behind) = self.behind(key).filter(|behind| behind.after == after).cloned() else {
-            return Replayed::Gone;
-        };
+    /// Sends changes that were read from the history.
+    fn replay(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> Replayed {
+        let Some(behind) = self.behind(key) else { return Replayed::Gone };
+        let cursor = Cursor::new(behind.feed.clone(), behind.after);
         if let Some(room) = self.wait_for_room(key.conn) {
             return Replayed::NoRoom(room);
         }
-        self.answer(key.conn.index, key.index, &Cursor::new(behind.feed.clone(), after), true);
-        let sent = self.send_behind(key, &behind.feed, changes);
+        self.answer(key.conn.index, key.index, &cursor, true);
+        let sent = self.send_behind(key, through, hits);
         self.metrics.resumed_from_history(sent);
-        let next = if sent == changes.len() { through.max(after) } else { changes[sent - 1].1.offset };
-        self.set_after(key, next);
         Replayed::Sent(sent)
     }
 
@@ -243,25 +236,39 @@ impl Hub {
         (conn.outbox.bytes() > low).then(|| Rc::clone(conn.room.get_or_insert_default()))
     }
 
-    /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many.
-    fn send_behind(&mut self, key: SubKey, feed: &FeedId, changes: &[(Topic, Change)]) -> usize {
-        let conn = &self.conns[key.conn.index as usize];
-        let it = &conn.subs[key.index as usize];
+    /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many. They are complete up
+    /// to `through`.
+    fn send_behind(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> usize {
+        let conn = &mut self.conns[key.conn.index as usize];
+        let it = &mut conn.subs[key.index as usize];
+        let SubState::Behind(behind) = &mut it.state else { return 0 };
         let form = match self.routes[it.route as usize].key.form {
             RouteForm::Plain(wrap) => Form::Plain(wrap),
             RouteForm::Native => Form::Native(Addressee::Subscription(&it.id)),
         };
         let mut frames = Vec::new();
+        if let (Form::Native(to), Some(open)) = (form, behind.open)
+            && hits.first().map_or(open.last <= through, |first| first.is_after(open))
+        {
+            self.encoder.tx_end(&mut frames, to, &behind.feed, open);
+            behind.open = None;
+        }
         let mut sent = 0;
-        for (topic, change) in changes {
+        for (place, hit) in hits.iter().enumerate() {
             if frames.len() >= STEP_BYTES {
                 break;
             }
-            self.encoder.frame(&mut frames, form, feed, topic, change);
+            let next = hits.get(place + 1);
+            self.encoder.frame(&mut frames, form, &behind.feed, hit, hit.ends_tx(next, through));
+            behind.open = hit.then_open(next, through);
+            behind.after = hit.offset();
             sent += 1;
         }
-        if sent > 0 {
-            self.metrics.delivered(sent as u64);
+        if sent == hits.len() {
+            behind.after = behind.after.max(through);
+        }
+        self.metrics.delivered(sent as u64);
+        if !frames.is_empty() {
             self.push(key.conn.index, frames.into());
         }
         sent

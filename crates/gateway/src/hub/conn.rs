@@ -8,7 +8,7 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-use crate::{outbox::Outbox, ws};
+use crate::{hit::OpenTx, outbox::Outbox, ws};
 
 /// A connection of this shard. The generation tells it from an earlier one in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub(super) struct Behind {
     pub source: Source,
     pub feed: FeedId,
     pub after: Offset,
+    /// The transaction that its last change was of, if that goes on.
+    pub open: Option<OpenTx>,
 }
 
 impl Conn {
@@ -128,9 +130,5 @@ impl Conn {
     pub fn cut(&self) {
         // An error says that the peer has done it already.
         drop(socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both));
-    }
-
-    pub fn is_live(&self) -> bool {
-        self.subs.iter().all(|(_, sub)| matches!(sub.state, SubState::Live { .. }))
     }
 }

@@ -1,21 +1,35 @@
 //! From a feed to the outboxes: a batch is encoded once per route, and its members share the bytes.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
-use protocol::{Batch, Change, Close, Offset, ResetReason, Source, Topic, message};
+use protocol::{Batch, Close, FeedId, Offset, ResetReason, Source, Topic, message};
 use tracing::error;
 
 use super::{
-    Hub, Task, View,
+    Carried, Hub, PREFERRED, Task, View,
     conn::{Behind, ConnKey, SubKey, SubState},
-    route::{Frames, RouteForm, RouteKey},
+    route::{Route, RouteForm, RouteKey},
 };
 use crate::{
-    encode::Form,
+    encode::{Encoder, Form},
     feed::{FeedEvent, Start},
+    hit::Hit,
     recent::Recent,
     ws,
 };
+
+/// A topic of the batch in hand, and whether plain routes take it from the batch's source.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    topic: &'a Topic,
+    by_plain: bool,
+}
+
+impl Borrow<Topic> for Wanted<'_> {
+    fn borrow(&self) -> &Topic {
+        self.topic
+    }
+}
 
 impl Hub {
     pub(super) fn apply(&mut self, event: FeedEvent) {
@@ -27,7 +41,7 @@ impl Hub {
                 if let Some(view) = self.feeds.get_mut(&source) {
                     view.catalogue = catalogue;
                 }
-                self.end_uncarried();
+                self.catalogues_changed();
             }
         }
     }
@@ -40,26 +54,35 @@ impl Hub {
             catalogue: Arc::clone(&start.catalogue),
             recent: Recent::new(start.last, self.settings.recent_bytes),
         };
-        let Some(old) = self.feeds.insert(source, view) else { return };
-        let topics: Vec<Topic> =
-            old.catalogue.topics.iter().chain(&start.catalogue.topics).map(|info| info.topic.clone()).collect();
-        self.reset_live(source, &topics, ResetReason::NewFeed);
+        if self.feeds.insert(source, view).is_some() {
+            let routes = self.routes_of(source, |_| true);
+            self.reset_live(source, routes, ResetReason::NewFeed);
+        }
+        self.catalogues_changed();
+    }
+
+    fn catalogues_changed(&mut self) {
+        self.carriers.clear();
+        for source in PREFERRED.into_iter().rev() {
+            let infos = self.feeds.get(&source).map_or(&[][..], |view| &view.catalogue.topics);
+            self.carriers.extend(infos.iter().map(|info| (info.topic.clone(), source)));
+        }
         self.end_uncarried();
     }
 
-    /// Tells every live native subscription on these topics that it may have missed something.
-    /// Plain endpoints have no way to be told; they stay as they are.
-    fn reset_live(&mut self, source: Source, topics: &[Topic], reason: ResetReason) {
+    /// The native routes of a source of which this is true.
+    fn routes_of(&self, source: Source, which: impl Fn(&Route) -> bool) -> Vec<u32> {
+        let of_it = self.routes.iter().filter(|(_, route)| route.key.source == Some(source) && which(route));
+        of_it.map(|(index, _)| index as u32).collect()
+    }
+
+    /// Tells every live subscription of these routes that it may have missed something. Plain
+    /// endpoints have no way to be told; they stay as they are.
+    fn reset_live(&mut self, source: Source, routes: Vec<u32>, reason: ResetReason) {
         let Some(cursor) = self.feeds.get(&source).map(View::cursor) else { return };
-        let mut routes: Vec<u32> =
-            topics.iter().filter_map(|topic| self.by_topic.get(topic)).flatten().copied().collect();
-        routes.sort_unstable();
-        routes.dedup();
         for route in routes {
-            let route = &self.routes[route as usize];
-            if route.key.form != RouteForm::Native {
-                continue;
-            }
+            let route = &mut self.routes[route as usize];
+            route.open = None;
             for member in route.members.clone() {
                 let text =
                     message::reset(&self.conns[member.conn as usize].subs[member.sub as usize].id, reason, &cursor);
@@ -80,7 +103,7 @@ impl Hub {
             return;
         }
         let feed = view.feed.clone();
-        let (changes, mut broken) = self.wanted(batch, before);
+        let (hits, mut broken) = self.wanted(source, batch, before);
         if !broken.is_empty() {
             error!(%source, topics = ?broken, first = batch.first, "a batch with malformed changes");
         }
@@ -91,24 +114,10 @@ impl Hub {
             view.recent.push(Arc::clone(batch));
         } else {
             view.recent.restart(batch.last);
-            self.reset_live(source, &lost, ResetReason::HistoryTrimmed);
+            let routes = self.routes_of(source, |route| route.has_one_of(&lost));
+            self.reset_live(source, routes, ResetReason::HistoryTrimmed);
         }
-        let mut hit = Vec::new();
-        for (topic, change) in &changes {
-            for &index in self.by_topic.get(*topic).map_or(&[][..], Vec::as_slice) {
-                let route = &mut self.routes[index as usize];
-                let told = !lost.is_empty() && route.key.topics.iter().any(|topic| lost.contains(topic));
-                if told && route.key.form == RouteForm::Native {
-                    continue;
-                }
-                if route.frames.marks.is_empty() {
-                    hit.push(index);
-                }
-                let Frames { building, marks, .. } = &mut route.frames;
-                self.encoder.frame(building, form_of(&route.key, route.id), &feed, topic, change);
-                marks.push((change.offset, building.len()));
-            }
-        }
+        let hit = self.encode(source, &feed, &hits, batch.last, &lost);
         let mut touched = Vec::new();
         for &index in &hit {
             let route = &mut self.routes[index as usize];
@@ -123,7 +132,7 @@ impl Hub {
                 }
             }
         }
-        let behind = Behind { source, feed, after: before };
+        let behind = Behind { source, feed, after: before, open: None };
         let delivered = touched.into_iter().map(|index| self.deliver(index, &behind)).sum();
         self.metrics.delivered(delivered);
         for index in hit {
@@ -132,23 +141,90 @@ impl Hub {
     }
 
     /// The changes of a batch that somebody here wants, in order, and the topics that cannot be read.
-    fn wanted<'a>(&self, batch: &'a Batch, after: Offset) -> (Vec<(&'a Topic, Change)>, Vec<Topic>) {
-        let (mut changes, mut broken) = (Vec::new(), Vec::new());
+    fn wanted<'a>(&self, source: Source, batch: &'a Batch, after: Offset) -> (Vec<Hit<Wanted<'a>>>, Vec<Topic>) {
+        let (mut hits, mut broken) = (Vec::new(), Vec::new());
         let mut topics = 0;
         for (topic, slice) in &batch.slices {
             if !self.by_topic.contains_key(topic) {
                 continue;
             }
-            match slice.changes_after(after) {
-                Ok(read) => changes.extend(read.into_iter().map(|change| (topic, change))),
+            // One that nobody has told of is new, and comes from here.
+            let by_plain = self.carriers.get(topic).is_none_or(|carrier| *carrier == source);
+            match Hit::read(&Wanted { topic, by_plain }, slice, after) {
+                Ok(read) if hits.is_empty() => hits = read,
+                Ok(read) => hits.extend(read),
                 Err(_) => broken.push(topic.clone()),
             }
             topics += 1;
         }
         if topics > 1 {
-            changes.sort_by_key(|(_, change)| change.offset);
+            hits.sort_by_key(Hit::offset);
         }
-        (changes, broken)
+        (hits, broken)
+    }
+
+    /// Builds the frames of every route that wants something of it; which routes.
+    fn encode(
+        &mut self,
+        source: Source,
+        feed: &FeedId,
+        hits: &[Hit<Wanted<'_>>],
+        through: Offset,
+        lost: &[Topic],
+    ) -> Vec<u32> {
+        let Self { routes, by_topic, encoder, open, .. } = self;
+        // Those that are still open before this batch.
+        let was_open = std::mem::take(open);
+        let mut hit = Vec::new();
+        for (place, it) in hits.iter().enumerate() {
+            for &index in by_topic.get(it.topic.topic).map_or(&[][..], Vec::as_slice) {
+                let route = &mut routes[index as usize];
+                let takes_it = route.key.source.map_or(it.topic.by_plain, |own| own == source);
+                if !takes_it || route.is_told(lost) {
+                    continue;
+                }
+                if !route.frames.is_hit() {
+                    hit.push(index);
+                    route.frames.open_before = route.open;
+                    if route.open.is_some_and(|open| it.is_after(open)) {
+                        route.end_tx(encoder, feed);
+                    }
+                }
+                if it.row.is_none() {
+                    route.frame(encoder, feed, it, false);
+                } else if let Some(before) = route.frames.pending.replace(place) {
+                    route.frame(encoder, feed, &hits[before], hits[before].ends_tx(Some(it), through));
+                }
+            }
+        }
+        for &index in &hit {
+            let route = &mut routes[index as usize];
+            let Some(last) = route.frames.pending.take() else { continue };
+            route.frame(encoder, feed, &hits[last], hits[last].ends_tx(None, through));
+            let is_native = route.key.form == RouteForm::Native;
+            route.open = hits[last].then_open(None, through).filter(|_| is_native);
+            if route.open.is_some() {
+                open.push(index);
+            }
+        }
+        for index in was_open {
+            let route = &mut routes[index as usize];
+            if route.frames.is_hit() {
+                continue;
+            }
+            match route.open {
+                // It has been told of a loss, or is about to.
+                None => {}
+                Some(_) if route.is_told(lost) => route.open = None,
+                Some(tx) if route.key.source == Some(source) && tx.last <= through => {
+                    route.frames.open_before = route.open;
+                    route.end_tx(encoder, feed);
+                    hit.push(index);
+                }
+                Some(_) => open.push(index),
+            }
+        }
+        hit
     }
 
     /// Gives a connection the frames of the routes it was hit by; how many. If too much waits for
@@ -200,7 +276,9 @@ impl Hub {
                 return self.close(key, Close::TryAgainLater, "read too slowly: changes were missed");
             }
             self.detach(index, sub.index);
-            self.conns[index as usize].subs[sub.index as usize].state = SubState::Behind(behind.clone());
+            let it = &mut self.conns[index as usize].subs[sub.index as usize];
+            let open = self.routes[it.route as usize].frames.open_before;
+            it.state = SubState::Behind(Behind { open, ..behind.clone() });
             self.tasks.push(Task::CatchUp(sub));
         }
     }
@@ -209,15 +287,35 @@ impl Hub {
     /// place to go on from.
     fn is_of_several_feeds(&self, sub: SubKey, source: Source) -> bool {
         let route = self.conns[sub.conn.index as usize].subs[sub.index as usize].route;
-        let RouteKey { topics, form, .. } = &self.routes[route as usize].key;
-        let carries = |view: &View| topics.iter().any(|topic| view.catalogue.get(topic.as_str()).is_some());
-        *form != RouteForm::Native && self.feeds.iter().any(|(other, view)| *other != source && carries(view))
+        let RouteKey { topics, source: own, .. } = &self.routes[route as usize].key;
+        let from_another = |topic: &Topic| matches!(self.carried(topic.as_str()), Carried::By(by) if by != source);
+        own.is_none() && topics.iter().any(from_another)
     }
 }
 
-fn form_of(key: &RouteKey, id: u64) -> Form<'static> {
-    match key.form {
-        RouteForm::Plain(wrap) => Form::Plain(wrap),
-        RouteForm::Native => Form::Native(message::Addressee::Route(id)),
+impl Route {
+    fn has_one_of(&self, topics: &[Topic]) -> bool {
+        self.key.topics.iter().any(|topic| topics.contains(topic))
+    }
+
+    /// Whether its members are told of a loss in these topics, instead of getting changes.
+    fn is_told(&self, lost: &[Topic]) -> bool {
+        !lost.is_empty() && self.key.form == RouteForm::Native && self.has_one_of(lost)
+    }
+
+    fn frame<T: Borrow<Topic>>(&mut self, encoder: &mut Encoder, feed: &FeedId, hit: &Hit<T>, tx_end: bool) {
+        let form = match self.key.form {
+            RouteForm::Plain(wrap) => Form::Plain(wrap),
+            RouteForm::Native => Form::Native(message::Addressee::Route(self.id)),
+        };
+        encoder.frame(&mut self.frames.building, form, feed, hit, tx_end);
+        self.frames.marks.push((hit.offset(), self.frames.building.len()));
+    }
+
+    /// Ends its open transaction. Only native ones have any.
+    fn end_tx(&mut self, encoder: &mut Encoder, feed: &FeedId) {
+        let Some(open) = self.open.take() else { return };
+        encoder.tx_end(&mut self.frames.building, message::Addressee::Route(self.id), feed, open);
+        self.frames.marks.push((open.last, self.frames.building.len()));
     }
 }

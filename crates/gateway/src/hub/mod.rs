@@ -33,8 +33,13 @@ use conn::{Conn, SubKey};
 use route::{Route, RouteKey};
 
 pub use conn::ConnKey;
+pub(crate) use subscribe::names;
 pub use subscribe::{Carried, Refusal};
 pub use tick::WATERMARK;
+
+/// The sources in the order in which they are asked for a topic: where both carry it, the one that
+/// loses nothing.
+const PREFERRED: [Source; 2] = [Source::Log, Source::Notify];
 
 /// Limits and habits of a hub.
 #[derive(Debug, Clone)]
@@ -73,7 +78,11 @@ pub struct Hub {
     routes: Slab<Route>,
     route_keys: HashMap<RouteKey, u32>,
     by_topic: HashMap<Topic, Vec<u32>>,
+    /// Routes that have an open transaction.
+    open: Vec<u32>,
     feeds: HashMap<Source, View>,
+    /// Which source a topic is taken from: what the catalogues say together.
+    carriers: HashMap<Topic, Source>,
     /// Who has something to be written.
     sweep: VecDeque<ConnKey>,
     encoder: Encoder,
@@ -111,7 +120,9 @@ impl HubHandle {
             routes: Slab::new(),
             route_keys: HashMap::new(),
             by_topic: HashMap::new(),
+            open: Vec::new(),
             feeds: HashMap::new(),
+            carriers: HashMap::new(),
             sweep: VecDeque::new(),
             encoder: Encoder::default(),
             tasks: Vec::new(),

@@ -1,7 +1,9 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use protocol::{Offset, Topic, config::Wrap};
+use protocol::{Offset, Source, Topic, config::Wrap};
+
+use crate::hit::OpenTx;
 
 /// One distinct subscription. Connections with equal ones share it, and its frames.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub(super) struct Route {
     pub subs: usize,
     /// Those that are live.
     pub members: Vec<Member>,
+    /// The transaction that its last change was of, if that goes on.
+    pub open: Option<OpenTx>,
     /// Frames of the batch in hand.
     pub frames: Frames,
 }
@@ -21,6 +25,9 @@ pub(super) struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RouteKey {
     pub topics: Rc<[Topic]>,
+    /// A native one belongs to one source, for its cursors count in one feed. A plain one takes each
+    /// topic from the source that carries it, now or later.
+    pub source: Option<Source>,
     pub form: RouteForm,
     /// Tells equal subscriptions of one connection apart. If they shared a route, a client could not
     /// know for which of them a frame counts while one is live and another catches up.
@@ -47,10 +54,20 @@ pub(super) struct Frames {
     pub building: Vec<u8>,
     /// Where the frame of each change ends.
     pub marks: Vec<(Offset, usize)>,
+    /// The change of the batch, by its place in it, that is encoded once it is known whether it is
+    /// the last of its transaction.
+    pub pending: Option<usize>,
+    /// The route's open transaction before the batch.
+    pub open_before: Option<OpenTx>,
     pub joined: Bytes,
 }
 
 impl Frames {
+    /// Whether the batch has something for the route.
+    pub fn is_hit(&self) -> bool {
+        !self.marks.is_empty() || self.pending.is_some()
+    }
+
     /// Makes what was built shareable.
     pub fn finish(&mut self) {
         self.joined = std::mem::take(&mut self.building).into();
@@ -69,6 +86,7 @@ impl Frames {
     /// Lets go of the memory.
     pub fn clear(&mut self) {
         self.marks.clear();
+        self.open_before = None;
         self.joined = Bytes::new();
     }
 }

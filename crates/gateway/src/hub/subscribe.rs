@@ -9,7 +9,7 @@ use protocol::{
 };
 
 use super::{
-    Hub, Step, Task, View,
+    Hub, PREFERRED, Step, Task, View,
     conn::{Behind, ConnKey, Sub, SubKey, SubState},
     route::{Frames, Member, Route, RouteForm, RouteKey},
 };
@@ -32,9 +32,8 @@ pub enum Carried {
 impl Hub {
     /// Who carries a topic.
     pub fn carried(&self, topic: &str) -> Carried {
-        let by = self.feeds.iter().find(|(_, view)| view.catalogue.get(topic).is_some());
-        match by {
-            Some((source, _)) => Carried::By(*source),
+        match self.carriers.get(topic) {
+            Some(source) => Carried::By(*source),
             None if self.feeds.is_empty() => Carried::Unknown,
             None => Carried::ByNone,
         }
@@ -45,7 +44,8 @@ impl Hub {
         if self.conn(key).is_none() {
             return;
         }
-        let route = self.hold_route(RouteKey { topics: topics.into(), form: RouteForm::Plain(wrap), twin: 0 });
+        let form = RouteForm::Plain(wrap);
+        let route = self.hold_route(RouteKey { topics: topics.into(), source: None, form, twin: 0 });
         let sub = self.insert_sub(key, "".into(), route, false);
         self.attach(key.index, sub.index);
     }
@@ -74,13 +74,14 @@ impl Hub {
             Some(id) => id,
             None => (1..).map(|n| format!("s{n}")).find(|id| !taken(id)).unwrap_or_default(),
         };
-        let source = self.one_source(&wanted.topics, may_see)?;
+        let source = self.one_source(&wanted.topics, wanted.since.as_ref(), may_see)?;
         let here = self.feeds[&source].cursor();
         if let Some(every) = wanted.watermark_ms {
             self.want_watermarks(key, std::time::Duration::from_millis(every));
         }
         let twin = self.free_twin(key, &wanted.topics);
-        let route = self.hold_route(RouteKey { topics: wanted.topics.into(), form: RouteForm::Native, twin });
+        let (topics, form) = (wanted.topics.into(), RouteForm::Native);
+        let route = self.hold_route(RouteKey { topics, source: Some(source), form, twin });
         let sub = self.insert_sub(key, id.into(), route, true);
         match wanted.since {
             None => {
@@ -88,7 +89,7 @@ impl Hub {
                 self.attach(key.index, sub.index);
             }
             Some(since) => {
-                let behind = Behind { source, feed: since.feed, after: since.offset };
+                let behind = Behind { source, feed: since.feed, after: since.offset, open: None };
                 self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
                 // A short absence is over here and now: one step for the changes, one to find that
                 // there are no more.
@@ -143,16 +144,15 @@ impl Hub {
         }
     }
 
-    /// Ends native subscriptions to topics that no listener carries any more, and says so: nothing
-    /// would ever come, and its watermarks would say that nothing was missed.
+    /// Ends native subscriptions to topics that their source does not carry any more, and says so:
+    /// nothing would ever come, and its watermarks would say that nothing was missed.
     pub(super) fn end_uncarried(&mut self) {
-        let uncarried = |topic: &&Topic| self.carried(topic.as_str()) == Carried::ByNone;
-        let gone: HashMap<u32, Topic> = self
-            .routes
-            .iter()
-            .filter(|(_, route)| route.key.form == RouteForm::Native)
-            .filter_map(|(index, route)| Some((index as u32, route.key.topics.iter().find(uncarried)?.clone())))
-            .collect();
+        let gone_of = |route: &Route| {
+            let catalogue = &self.feeds.get(&route.key.source?)?.catalogue;
+            route.key.topics.iter().find(|topic| catalogue.get(topic.as_str()).is_none()).cloned()
+        };
+        let gone: HashMap<u32, Topic> =
+            self.routes.iter().filter_map(|(index, route)| Some((index as u32, gone_of(route)?))).collect();
         if gone.is_empty() {
             return;
         }
@@ -166,7 +166,12 @@ impl Hub {
             })
             .collect();
         for (key, sub, topic) in ended {
-            let text = format!("no listener carries '{topic}' any more; this subscription has ended");
+            let text = match self.carried(topic.as_str()) {
+                Carried::By(source) => format!("'{topic}' is now of the {source} source: subscribe to it again"),
+                Carried::ByNone | Carried::Unknown => {
+                    format!("no listener carries '{topic}' any more; this subscription has ended")
+                }
+            };
             self.end_with(key, sub, ErrorCode::UnknownTopic, &text);
         }
     }
@@ -178,38 +183,48 @@ impl Hub {
         self.remove_sub(key.index, sub);
     }
 
-    fn one_source(&self, topics: &[Topic], may_see: impl Fn(&str) -> bool) -> Result<Source, Refusal> {
-        let mut one = None;
-        for topic in topics {
-            match (self.carried(topic.as_str()), one) {
-                (Carried::By(source), None) => one = Some(source),
-                (Carried::By(source), Some(other)) if source == other => {}
-                (Carried::By(_), Some(_)) => {
-                    let message = "these topics are on several feeds; subscribe to those of each feed apart";
-                    return Err(Refusal(ErrorCode::MixedFeeds, message.into()));
-                }
-                (Carried::ByNone, _) => {
-                    let message = format!("no listener carries '{topic}'; there are: {}", self.topic_names(may_see));
-                    return Err(Refusal(ErrorCode::UnknownTopic, message));
-                }
-                (Carried::Unknown, _) => {
-                    let message = "no listener has announced its topics yet; try again in a moment";
-                    return Err(Refusal(ErrorCode::NotReady, message.into()));
-                }
-            }
+    /// The source that has all topics of a subscription. The feed that it goes on with decides, then
+    /// which source loses nothing.
+    fn one_source(
+        &self,
+        topics: &[Topic],
+        since: Option<&Cursor>,
+        may_see: impl Fn(&str) -> bool,
+    ) -> Result<Source, Refusal> {
+        if self.feeds.is_empty() {
+            let message = "no listener has announced its topics yet; try again in a moment";
+            return Err(Refusal(ErrorCode::NotReady, message.into()));
         }
-        one.ok_or_else(|| Refusal(ErrorCode::BadMessage, "a subscription needs a topic".into()))
+        let lacking = |topic: &&Topic| self.carried(topic.as_str()) == Carried::ByNone;
+        if let Some(topic) = topics.iter().find(lacking) {
+            let message = format!("no listener carries '{topic}'; there are: {}", self.topic_names(may_see));
+            return Err(Refusal(ErrorCode::UnknownTopic, message));
+        }
+        let has_all =
+            |(_, view): &(Source, &View)| topics.iter().all(|topic| view.catalogue.get(topic.as_str()).is_some());
+        let those: Vec<(Source, &View)> = PREFERRED
+            .into_iter()
+            .filter_map(|source| Some((source, self.feeds.get(&source)?)))
+            .filter(has_all)
+            .collect();
+        let goes_on = |(_, view): &&(Source, &View)| since.is_some_and(|since| since.feed == view.feed);
+        let one = those.iter().find(goes_on).or(those.first());
+        one.map(|(source, _)| *source).ok_or_else(|| {
+            let by = |source| {
+                let of_it = |topic: &&Topic| self.carried(topic.as_str()) == Carried::By(source);
+                topics.iter().filter(of_it).map(Topic::as_str).collect::<Vec<_>>().join(", ")
+            };
+            let message = format!(
+                "these topics are on two feeds, {} and {}; subscribe to those of each feed apart",
+                by(Source::Log),
+                by(Source::Notify)
+            );
+            Refusal(ErrorCode::MixedFeeds, message)
+        })
     }
 
     fn topic_names(&self, may_see: impl Fn(&str) -> bool) -> String {
-        const SHOWN: usize = 20;
-        let all = self.feeds.values().flat_map(|view| &view.catalogue.topics).map(|info| info.topic.as_str());
-        let mut names: Vec<&str> = all.filter(|name| may_see(name)).collect();
-        names.sort_unstable();
-        let more = names.len().saturating_sub(SHOWN);
-        names.truncate(SHOWN);
-        let shown = names.join(", ");
-        if more > 0 { format!("{shown} and {more} more") } else { shown }
+        names(self.carriers.keys().map(Topic::as_str).filter(|name| may_see(name)))
     }
 
     fn hold_route(&mut self, key: RouteKey) -> u32 {
@@ -219,7 +234,8 @@ impl Hub {
         }
         let id = self.next_route;
         self.next_route += 1;
-        let route = Route { id, key: key.clone(), subs: 1, members: Vec::new(), frames: Frames::default() };
+        let (members, frames) = (Vec::new(), Frames::default());
+        let route = Route { id, key: key.clone(), subs: 1, members, open: None, frames };
         let index = self.routes.insert(route) as u32;
         for topic in key.topics.iter() {
             self.by_topic.entry(topic.clone()).or_default().push(index);
@@ -243,6 +259,7 @@ impl Hub {
                 }
             }
         }
+        self.open.retain(|&r| r != index);
         self.route_keys.remove(&key);
     }
 
@@ -306,6 +323,21 @@ impl Hub {
 impl View {
     pub(super) fn cursor(&self) -> Cursor {
         Cursor::new(FeedId::clone(&self.feed), self.last)
+    }
+}
+
+/// Some topics in words.
+pub(crate) fn names<'a>(topics: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 20;
+    let mut names: Vec<&str> = topics.collect();
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(SHOWN);
+    names.truncate(SHOWN);
+    match (names.is_empty(), more) {
+        (true, _) => "none".into(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
     }
 }
 

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use protocol::{Close, Source, message};
 
-use super::{Hub, View, conn::ConnKey};
+use super::{
+    Hub, View,
+    conn::{ConnKey, Sub, SubState},
+};
 use crate::ws;
 
 /// How long a client has to answer a close frame.
@@ -62,13 +65,17 @@ impl Hub {
         }
         if let Some((every, due)) = conn.watermark
             && due <= now
-            && conn.is_live()
         {
-            conn.watermark = Some((every, now + every));
+            let mut sent = false;
             for (source, frame) in watermarks {
-                if self.is_on(key, *source) {
+                if self.is_up_to_date_on(key, *source) {
                     self.send(key, frame.clone());
+                    sent = true;
                 }
+            }
+            // One that catches up gets its watermark as soon as it has.
+            if let Some(conn) = self.conn_mut(key).filter(|conn| sent || conn.subs.is_empty()) {
+                conn.watermark = Some((every, now + every));
             }
         }
         if wrote {
@@ -76,13 +83,12 @@ impl Hub {
         }
     }
 
-    /// Whether a connection has a subscription on the feed of a source. The watermark of another one
-    /// would be taken for a cursor of its own.
-    fn is_on(&self, key: ConnKey, source: Source) -> bool {
-        let (Some(conn), Some(view)) = (self.conn(key), self.feeds.get(&source)) else { return false };
-        conn.subs.iter().any(|(_, sub)| {
-            let topics = &self.routes[sub.route as usize].key.topics;
-            topics.iter().any(|topic| view.catalogue.get(topic.as_str()).is_some())
-        })
+    /// Whether a connection has subscriptions on the feed of a source, and all of them are live. The
+    /// watermark of another one would be taken for a cursor of its own.
+    fn is_up_to_date_on(&self, key: ConnKey, source: Source) -> bool {
+        let Some(conn) = self.conn(key) else { return false };
+        let mut on_it = conn.subs.iter().filter(|(_, sub)| self.routes[sub.route as usize].key.source == Some(source));
+        let is_live = |(_, sub): (usize, &Sub)| matches!(sub.state, SubState::Live { .. });
+        on_it.next().is_some_and(is_live) && on_it.all(is_live)
     }
 }

@@ -8,7 +8,7 @@ use bus::{Answer, Bus, MemoryBus, Publisher, Retention, Term};
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use gateway::{Gateway, Settings};
-use protocol::{Batcher, Catalogue, Cursor, FeedId, Kind, Source, Topic, config::Config};
+use protocol::{Batcher, Catalogue, Cursor, FeedId, Kind, Op, Row, Source, Topic, config::Config};
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_tungstenite::{
@@ -60,16 +60,26 @@ impl TestGateway {
     /// A new feed of these channels, and the gateway knows it.
     pub async fn feed(&self, channels: &[&str]) -> TestFeed {
         let feed = TestFeed::begin(&self.bus, channels).await;
-        let path = format!("/ws/{}", channels[0]);
+        self.until_it_carries(channels[0]).await;
+        feed
+    }
+
+    /// A new feed of these watched tables, and the gateway knows it.
+    pub async fn log(&self, tables: &[&str]) -> TestFeed {
+        let feed = TestFeed::begin_on(&self.bus, Source::Log, tables).await;
+        self.until_it_carries(tables[0]).await;
+        feed
+    }
+
+    pub async fn until_it_carries(&self, topic: &str) {
         tokio::time::timeout(PATIENCE, async {
             // 426: it is there, and wants a WebSocket.
-            while self.get(&path).await.0 != 426 {
+            while self.get(&format!("/ws/{topic}/")).await.0 != 426 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await
-        .expect("the gateway learns of the feed");
-        feed
+        .expect("the gateway learns of the topic");
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
@@ -107,14 +117,24 @@ pub struct TestFeed {
     pub epoch: u64,
 }
 
+/// A row of a table with the key `id`, in a transaction.
+pub fn row(op: Op, (tx, tx_last): (u64, u64), data: &str, old: &str) -> Row {
+    let (key, data, old) = (r#"["id"]"#.into(), data.to_owned().into(), old.to_owned().into());
+    Row { op, tx, tx_last, key, cut: Default::default(), data, old }
+}
+
 impl TestFeed {
     pub async fn begin(bus: &MemoryBus, channels: &[&str]) -> Self {
+        Self::begin_on(bus, Source::Notify, channels).await
+    }
+
+    pub async fn begin_on(bus: &MemoryBus, source: Source, topics: &[&str]) -> Self {
         static EPOCH: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let epoch = EPOCH.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let id = FeedId::random();
-        let catalogue = Catalogue::of_channels(channels.iter().map(|name| Topic::new(name).unwrap()));
+        let catalogue = Catalogue::of_channels(topics.iter().map(|name| Topic::new(name).unwrap()));
         let term = Term { feed: id.clone(), epoch, after: 0, at: 1, catalogue: catalogue.clone() };
-        let mut publisher = bus.publisher(Source::Notify);
+        let mut publisher = bus.publisher(source);
         assert_eq!(publisher.begin(&term).await.unwrap(), Answer::Applied);
         Self { publisher, batcher: Batcher::new(id.clone(), epoch, 0), id, catalogue, epoch }
     }
@@ -122,6 +142,24 @@ impl TestFeed {
     pub fn push(&mut self, topic: &str, payload: &str) -> &mut Self {
         self.batcher.push(&Topic::new(topic).unwrap(), 0, Kind::of(payload), payload.as_bytes());
         self
+    }
+
+    pub fn push_row(&mut self, topic: &str, row: &Row) -> &mut Self {
+        let mut payload = Default::default();
+        row.encode(&mut payload);
+        self.batcher.push(&Topic::new(topic).unwrap(), 0, Kind::Row, &payload);
+        self
+    }
+
+    pub async fn send_row(&mut self, topic: &str, row: &Row) {
+        self.push_row(topic, row);
+        self.publish().await;
+    }
+
+    /// An insert that is a transaction of its own.
+    pub async fn insert(&mut self, topic: &str, data: &str) {
+        let last = self.batcher.last() + 1;
+        self.send_row(topic, &row(Op::Insert, (last, last), data, "")).await;
     }
 
     pub async fn publish(&mut self) {
