@@ -4,7 +4,7 @@
 -- decides about the search_path and a SET clause costs 1.1 µs a row; no exception block, because a change
 -- that cannot be stored must fail the write, and a subtransaction costs every statement; static SQL.
 -- They are SECURITY DEFINER: who writes to a table needs no right to the log.
--- Nothing names a column unless it must, so that columns can be added, renamed and dropped.
+-- They name no column, so that columns can be added, renamed and dropped.
 
 create or replace function rowcast.capture_name(topic text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
@@ -35,20 +35,15 @@ $$;
 revoke all on function rowcast.key_of(regclass) from public;
 comment on function rowcast.key_of(regclass) is 'The columns of the primary key of a table, in its order.';
 
-create or replace function rowcast.qualified(variable text, columns text[]) returns text
-language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select string_agg(format('%s.%I', variable, name), ', ' order by place) from unnest(columns) with ordinality c(name, place)
-$$;
-revoke all on function rowcast.qualified(text, text[]) from public;
-comment on function rowcast.qualified(text, text[]) is 'Columns of a row variable, as SQL. For rowcast.capture_source.';
-
--- With a list of columns only these are named, so a column that is left out stays out when it is renamed.
+-- No column is named but in strings: one that is renamed or dropped must not make its table's writes fail,
+-- and one that is left out stays out under its new name. (Naming them would save 2 to 3 µs a row.)
 create or replace function rowcast.row_expression(variable text, columns text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case
     when columns is null then format('pg_catalog.row_to_json(%s)::pg_catalog.text', variable)
-    when columns = '{}' then '''{}'''
-    else format('(select pg_catalog.row_to_json(r)::pg_catalog.text from (select %s) r)', rowcast.qualified(variable, columns))
+    else format('(select ''{'' operator(pg_catalog.||) coalesce(pg_catalog.string_agg(pg_catalog.to_json(v.key)::pg_catalog.text'
+      ' operator(pg_catalog.||) '':'' operator(pg_catalog.||) v.value::pg_catalog.text, '',''), '''') operator(pg_catalog.||) ''}'''
+      ' from pg_catalog.json_each(pg_catalog.row_to_json(%s)) v where v.key operator(pg_catalog.=) any (%L::pg_catalog.text[]))', variable, columns)
   end
 $$;
 revoke all on function rowcast.row_expression(text, text[]) from public;
@@ -123,9 +118,8 @@ $body$,
     rowcast.row_expression('new', delivered),
     case w.old
       when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
-      -- Compared as bytes: no operator of a type is asked, and none is looked up in the search_path.
-      when 'key' then 'if row(' || rowcast.qualified('old', w.key) || ')::pg_catalog.record operator(pg_catalog.*<>) row(' || rowcast.qualified('new', w.key)
-        || E')::pg_catalog.record then\n      old_row := ' || rowcast.row_expression('old', w.key) || E';\n    end if;'
+      when 'key' then format(E'old_row := %s;\n    if old_row operator(pg_catalog.=) %s then\n      old_row := null;\n    end if;',
+        rowcast.row_expression('old', w.key), rowcast.row_expression('new', w.key))
       else 'null;'
     end,
     case w.old

@@ -136,7 +136,7 @@ $$;
 revoke all on function rowcast.watch(regclass, text[], text[], text, int) from public;
 comment on function rowcast.watch(regclass, text[], text[], text, int) is
 'Makes the changes of a table durable, and returns its topic. Again, it changes the options, and takes notice of new columns, keys and partitions.
-ops: which of INSERT, UPDATE, DELETE, TRUNCATE. leave_out: columns that never leave the table; then only the columns that the table has now are delivered, and who renames or drops one of these watches again in the same transaction.
+ops: which of INSERT, UPDATE, DELETE, TRUNCATE. leave_out: columns that never leave the table; then a column that is added or renamed is not delivered until the table is watched again.
 old: full, key or none: what is kept of the old row. max_change_bytes: a larger change goes without its largest values.
 It waits for the transactions that are writing to the table, and writers wait for it: set lock_timeout.
 Values become JSON with the rights of the owner of this schema, so watch tables of roles that you trust: a cast to json of a type of theirs would run.';
