@@ -99,6 +99,11 @@ impl PrivatePostgres {
         format!("psql -h {} -U {NAME} {NAME}", self.socket.display())
     }
 
+    /// A connection; it ends with the client.
+    pub async fn client(&self) -> anyhow::Result<tokio_postgres::Client> {
+        self.connect(NAME).await
+    }
+
     /// Runs statements.
     pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
         self.connect(NAME).await?.batch_execute(sql).await.map_err(|e| anyhow::anyhow!(service::postgres::describe(&e)))

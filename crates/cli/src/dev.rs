@@ -13,7 +13,7 @@ use protocol::{Topic, config::Config};
 use service::{SettingsError, config_file, postgres::PostgresSettings};
 use tokio_util::sync::CancellationToken;
 
-use crate::{database::PrivatePostgres, examples};
+use crate::{database::PrivatePostgres, examples, schema};
 
 /// Run everything in one process: a listener, a gateway, and a private PostgreSQL.
 ///
@@ -54,11 +54,6 @@ impl Dev {
         if bare {
             config = Config::parse(examples::CONFIG)?;
         }
-        if config.listener.channels.is_empty() {
-            let right = "name the NOTIFY channels to listen to, such as --channels orders";
-            let setting = "--channels (ROWCAST_CHANNELS) or channels under [listener] in rowcast.toml";
-            return Err(SettingsError::Missing { setting: setting.into(), right: right.into() }.into());
-        }
         let private = match &self.database_url {
             Some(_) => None,
             None => Some(PrivatePostgres::start(&std::env::current_dir()?.join(".rowcast/dev")).await?),
@@ -77,8 +72,9 @@ impl Dev {
         examples: bool,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        if let Some(private) = private.filter(|_| examples) {
-            for sql in examples::SQL {
+        if let Some(private) = private {
+            schema::install(&mut private.client().await?, None).await?;
+            for sql in examples::SQL.iter().filter(|_| examples) {
                 private.execute(sql).await?;
             }
         }

@@ -3,12 +3,18 @@
 mod database;
 mod dev;
 mod examples;
+mod install;
+mod schema;
+mod server;
+mod status;
 mod tail;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use service::logging::LogFormat;
+use tokio_util::sync::CancellationToken;
 
 /// Row changes of PostgreSQL, live in the browser.
 ///
@@ -29,6 +35,13 @@ struct Command {
 enum What {
     Dev(dev::Dev),
     Tail(tail::Tail),
+    Install(install::Install),
+    Uninstall(install::Uninstall),
+    Watch(watch::Watch),
+    Unwatch(watch::Unwatch),
+    Status(status::Status),
+    Pause(watch::Pause),
+    Resume(watch::Resume),
 }
 
 fn main() -> ExitCode {
@@ -44,5 +57,20 @@ async fn run(what: What) -> anyhow::Result<()> {
     match what {
         What::Dev(dev) => dev.run(shutdown).await,
         What::Tail(tail) => tail.run(shutdown).await,
+        What::Install(install) => until(shutdown, install.run()).await,
+        What::Uninstall(uninstall) => until(shutdown, uninstall.run()).await,
+        What::Watch(watch) => until(shutdown, watch.run()).await,
+        What::Unwatch(unwatch) => until(shutdown, unwatch.run()).await,
+        What::Status(status) => until(shutdown, status.run()).await,
+        What::Pause(pause) => until(shutdown, pause.run()).await,
+        What::Resume(resume) => until(shutdown, resume.run()).await,
+    }
+}
+
+/// Ctrl-C while the database makes us wait: the session ends, and what it had begun is undone.
+async fn until(shutdown: CancellationToken, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    match shutdown.run_until_cancelled(work).await {
+        Some(done) => done,
+        None => anyhow::bail!("interrupted; nothing was changed"),
     }
 }

@@ -239,7 +239,8 @@ fn closed(close: Option<CloseFrame>) -> anyhow::Result<End> {
     }
 }
 
-fn say(what: &str) {
+/// Says it on standard error.
+pub fn say(what: &str) {
     // Nobody to say it to is no reason to stop.
     drop(writeln!(io::stderr(), "· {what}"));
 }
