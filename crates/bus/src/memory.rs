@@ -200,6 +200,10 @@ impl MemoryReader {
         })
     }
 
+    pub(crate) fn subscribers(&self) -> u64 {
+        self.bus.shared(self.source).channel.receiver_count() as u64
+    }
+
     pub(crate) fn history(&self, feed: &FeedId, topic: &Topic, after: Offset) -> History {
         let held = self.bus.shared(self.source).held();
         let Some(h) = &*held else { return History::NotReady };

@@ -61,6 +61,14 @@ impl Reader {
         }
     }
 
+    /// How many subscriptions listen to this source's channel at the moment; a gateway has one.
+    pub async fn subscribers(&self) -> Result<u64, BusError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.subscribers()),
+            Self::Redis(redis) => redis.subscribers().await,
+        }
+    }
+
     /// Every change of a topic after an offset, or why not. That it is complete is proved by the
     /// chain: each entry says where its topic was before, so an entry that was trimmed or evicted
     /// shows.

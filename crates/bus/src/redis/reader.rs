@@ -76,6 +76,15 @@ impl RedisReader {
         }))
     }
 
+    pub(crate) async fn subscribers(&self) -> Result<u64, BusError> {
+        let channel = self.keys.channel();
+        let counted: (String, u64) = self
+            .link
+            .run(async |redis| redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query_async(redis).await)
+            .await?;
+        Ok(counted.1)
+    }
+
     pub(crate) async fn history(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<History, BusError> {
         for _ in 0..MOST_ATTEMPTS {
             if let Some(history) = self.history_once(feed, topic, after).await? {

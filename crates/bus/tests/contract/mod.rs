@@ -72,6 +72,7 @@ macro_rules! contract {
             all_subscribers_get_all_changes_once_and_in_order
             a_takeover_is_no_gap
             a_new_feed_is_a_gap
+            subscriptions_are_counted
         }
     };
     ($harness:ty: $($promise:ident)*) => {

@@ -123,3 +123,23 @@ pub async fn a_new_feed_is_a_gap<H: Harness>() {
     publisher.begin(&term("bbb", 6, 0)).await.unwrap();
     assert_eq!(follower.subscription.next().await, Event::Gap);
 }
+
+pub async fn subscriptions_are_counted<H: Harness>() {
+    let harness = H::start(Retention::default()).await;
+    let reader = harness.bus().reader(SOURCE);
+    assert_eq!(reader.subscribers().await.unwrap(), 0);
+    let mut first = harness.bus().subscribe(SOURCE);
+    let mut second = harness.bus().subscribe(SOURCE);
+    // The gap at the start says that it is connected.
+    assert_eq!(first.next().await, Event::Gap);
+    assert_eq!(second.next().await, Event::Gap);
+    assert_eq!(reader.subscribers().await.unwrap(), 2);
+    assert_eq!(harness.bus().reader(Source::Log).subscribers().await.unwrap(), 0);
+    drop(first);
+    let one_left = async {
+        while reader.subscribers().await.unwrap() != 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(5), one_left).await.unwrap();
+}
