@@ -12,7 +12,7 @@ demo: ## everything on this machine, until Ctrl-C: PostgreSQL, Redis, listener, 
 	@deploy/demo.sh
 
 test: ## all tests, from nothing
-	deploy/prerequisites.sh test && npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund && cargo build --workspace --bins && cargo test --workspace
+	deploy/prerequisites.sh test && npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund && npm ci --prefix tests/postgres --ignore-scripts --no-audit --no-fund && cargo build --workspace --bins && cargo test --workspace
 
 lint: ## format, clippy, licences and sources of what we depend on, the files of deploy/
 	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
@@ -24,4 +24,4 @@ bench-writers: ## what triggers cost those who write: none, the recipe's, rowcas
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench writers --seconds 5 $(ARGS)
 
 clean: ## what was built, and the demo's data
-	deploy/demo.sh --clean && rm -rf tests/browser/node_modules && cargo clean
+	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules && cargo clean

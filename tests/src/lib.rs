@@ -10,6 +10,7 @@ pub mod nginx;
 pub mod numbered;
 pub mod ports;
 pub mod postgres;
+pub mod postgres_versions;
 pub mod process;
 pub mod proxy;
 pub mod redis;

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, NoTls};
 
-use crate::ports::Port;
+use crate::{ports::Port, postgres_versions};
 
 /// How long a server may take to answer after its start, recovery from a crash included.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
@@ -51,6 +51,8 @@ pub enum Shutdown {
 pub struct PostgresServer {
     port: Port,
     folder: TempDir,
+    /// The folder with its programs.
+    programs: PathBuf,
     options: Vec<String>,
     process: Option<Child>,
     databases: AtomicU32,
@@ -77,14 +79,24 @@ impl PostgresServer {
 
     /// Starts one with settings: `&["max_connections=500"]`.
     pub async fn start_with(durability: Durability, settings: &[&str]) -> anyhow::Result<Self> {
+        let programs = binary("postgres")?.parent().context("no folder")?.to_owned();
+        Self::start_in(programs, durability, settings).await
+    }
+
+    /// Starts one of another version: see [`crate::postgres_versions`].
+    pub async fn start_version(major: u32, settings: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(postgres_versions::programs(major)?, Durability::Fast, settings).await
+    }
+
+    async fn start_in(programs: PathBuf, durability: Durability, settings: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("rowcast-pg-").tempdir()?;
-        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(template()?).arg(data(folder.path())))?;
+        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(template(&programs)?).arg(data(folder.path())))?;
         hand_over(folder.path())?;
         let mut options: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         if durability == Durability::Fast {
             options.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
         }
-        let mut server = Self { port: Port::take()?, folder, options, process: None, databases: AtomicU32::new(0) };
+        let mut server = Self { port: Port::take()?, folder, programs, options, process: None, databases: AtomicU32::new(0) };
         server.launch().await?;
         Ok(server)
     }
@@ -224,7 +236,7 @@ impl PostgresServer {
     }
 
     fn spawn(&self) -> anyhow::Result<Child> {
-        let mut command = as_user(&binary("postgres")?);
+        let mut command = as_user(&self.programs.join("postgres"));
         command.arg("-D").arg(data(self.folder.path())).arg("-k").arg(self.folder.path());
         command.args(["-h", "127.0.0.1", "-p", &self.port().to_string()]);
         for option in
@@ -275,8 +287,8 @@ fn data(folder: &Path) -> PathBuf {
 
 /// A cluster as initdb makes it, made once on this machine and copied for each server: initdb takes
 /// a second, a copy a tenth.
-fn template() -> anyhow::Result<PathBuf> {
-    let initdb = binary("initdb")?;
+fn template(programs: &Path) -> anyhow::Result<PathBuf> {
+    let initdb = programs.join("initdb");
     let version = Command::new(&initdb).arg("--version").output()?.stdout;
     let version: String = String::from_utf8_lossy(&version).chars().filter(|c| c.is_alphanumeric()).collect();
     let uid = fs::metadata("/proc/self")?.uid();
