@@ -17,6 +17,9 @@ test: ## all tests, from nothing
 lint: ## format, clippy, licences and sources of what we depend on, the files of deploy/
 	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
 
+torture: ## everything struck again and again, each client's changes held against the log (ARGS=--help)
+	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/torture $(ARGS)
+
 bench: ## latency, deliveries a second, CPU and memory on this machine (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench $(ARGS)
 

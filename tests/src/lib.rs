@@ -4,6 +4,7 @@ pub mod browser;
 pub mod clients;
 pub mod eventually;
 pub mod files;
+pub mod follower;
 pub mod http;
 pub mod ledger;
 pub mod nginx;

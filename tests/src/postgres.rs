@@ -45,6 +45,10 @@ pub enum Shutdown {
     Immediate,
 }
 
+/// What a server had.
+#[derive(Debug)]
+pub struct Backup(TempDir);
+
 /// A private PostgreSQL, on a port of 127.0.0.1 and a Unix socket, that trusts everybody. It dies
 /// with the handle.
 #[derive(Debug)]
@@ -191,6 +195,39 @@ impl PostgresServer {
     pub async fn restart(&mut self, how: Shutdown) -> anyhow::Result<()> {
         self.stop(how).await?;
         self.launch().await
+    }
+
+    /// A cold copy of everything that it has: it is stopped, copied, and started again.
+    pub async fn back_up(&mut self) -> anyhow::Result<Backup> {
+        self.stop(Shutdown::Fast).await?;
+        let copy = tempfile::Builder::new().prefix("rowcast-backup-").tempdir()?;
+        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(data(self.folder.path())).arg(data(copy.path())))?;
+        self.launch().await?;
+        Ok(Backup(copy))
+    }
+
+    /// Stops it if it runs, and starts it again on the same port with what a backup has. What was
+    /// written since is gone.
+    pub async fn restore(&mut self, backup: &Backup) -> anyhow::Result<()> {
+        self.stop(Shutdown::Immediate).await?;
+        fs::remove_dir_all(data(self.folder.path()))?;
+        run(Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(data(backup.0.path()))
+            .arg(data(self.folder.path())))?;
+        self.launch().await
+    }
+
+    /// Copies a database into another server, as `pg_dump | psql` does; it must not exist there.
+    pub async fn dump_into(&self, database: &str, other: &Self) -> anyhow::Result<()> {
+        other.copy_database("template0", database).await?;
+        let dump = self.folder.path().join("dump.sql");
+        let file = fs::File::create(&dump)?;
+        let mut make = Command::new(binary("pg_dump")?);
+        ensure!(make.arg(self.url(database)).stdout(file).status()?.success(), "pg_dump has failed");
+        let mut load = Command::new(binary("psql")?);
+        load.args(["-q", "-1", "-v", "ON_ERROR_STOP=1", "-f"]).arg(&dump).arg(other.url(database));
+        run(&mut load)
     }
 
     /// Stops all its processes, which leaves their sockets open and silent.

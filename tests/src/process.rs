@@ -128,6 +128,16 @@ impl Process {
         }
     }
 
+    /// Waits until `/healthz` says 200.
+    pub async fn until_alive(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !matches!(self.get("/healthz").await, Ok((200, _))) {
+            ensure!(Instant::now() < deadline, "{} does not answer:\n{}", self.name, self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// How it ended, if it has.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

@@ -130,6 +130,8 @@ struct Other {
     reason: String,
     #[serde(default)]
     code: String,
+    #[serde(default)]
+    tx: String,
 }
 
 struct Life {
@@ -278,7 +280,8 @@ impl Life {
             return Some(End::Lost);
         };
         let at = frame.cursor.as_deref().and_then(cursor).map(|(feed, offset)| (feed.to_owned(), offset));
-        let index = frame.id.as_deref().and_then(|id| id.parse::<usize>().ok());
+        let by_route = || self.subscriptions.iter().position(|one| one.route.is_some() && one.route == frame.route);
+        let index = frame.id.as_deref().map_or_else(by_route, |id| id.parse::<usize>().ok());
         let subscription = index.and_then(|index| self.subscriptions.get_mut(index));
         match (&*frame.kind, subscription, at) {
             ("hello" | "pong", _, _) => {}
@@ -299,6 +302,10 @@ impl Life {
                 *resets.entry(frame.reason.clone()).or_default() += 1;
                 subscription.cursor = Some((feed.clone(), offset));
                 subscription.witness.note(Noted::Reset { reason: frame.reason, feed, offset, away });
+            }
+            ("tx_end", Some(subscription), Some((feed, offset))) => {
+                subscription.cursor = Some((feed, offset));
+                subscription.witness.note(Noted::TxEnd { offset, tx: frame.tx.parse().unwrap_or_default() });
             }
             ("watermark", None, Some((feed, offset))) => {
                 for subscription in &mut self.subscriptions {

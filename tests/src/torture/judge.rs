@@ -26,6 +26,8 @@ pub struct Judge {
     position: Option<u64>,
     /// A refused resume is followed by a reset, which says why.
     reset_must_follow: bool,
+    /// A transaction whose last change it has, and has not been told so.
+    open: Option<u64>,
     /// How many changes were right.
     deliveries: u64,
 }
@@ -33,7 +35,15 @@ pub struct Judge {
 impl Judge {
     /// Of a subscription that has been told nothing yet.
     pub fn of(witness: Arc<Witness>, kept: Kept) -> Self {
-        Self { witness, kept, pending: VecDeque::new(), position: None, reset_must_follow: false, deliveries: 0 }
+        Self {
+            witness,
+            kept,
+            pending: VecDeque::new(),
+            position: None,
+            reset_must_follow: false,
+            open: None,
+            deliveries: 0,
+        }
     }
 
     /// Whether it has subscribed.
@@ -51,9 +61,10 @@ impl Judge {
         self.pending.extend(self.witness.fetch());
         while let Some(next) = self.pending.front() {
             let known = match next {
-                Noted::Change { offset, .. } | Noted::Watermark { offset } | Noted::Reset { offset, .. } => {
-                    *offset <= truth.last()
-                }
+                Noted::Change { offset, .. }
+                | Noted::TxEnd { offset, .. }
+                | Noted::Watermark { offset }
+                | Noted::Reset { offset, .. } => *offset <= truth.last(),
                 _ => true,
             };
             if !known {
@@ -81,6 +92,10 @@ impl Judge {
             );
             return Err(Violation::new(Crime::Stuck, name, how));
         }
+        if let Some(open) = self.open {
+            let how = format!("it was never told that transaction {open} is over");
+            return Err(Violation::new(Crime::Split, name, how));
+        }
         Ok(())
     }
 
@@ -88,6 +103,10 @@ impl Judge {
         let crime = |crime, how: String| Err(Violation::new(crime, &self.witness.name, how));
         if self.reset_must_follow && !matches!(noted, Noted::Reset { .. } | Noted::Forgot) {
             return crime(Crime::Protocol, format!("resumed:false must be followed by a reset, not by {noted:?}"));
+        }
+        if matches!(noted, Noted::Subscribed { .. } | Noted::Reset { .. } | Noted::Forgot) {
+            // Who comes in the middle of a transaction goes by the next one's first change.
+            self.open = None;
         }
         match noted {
             Noted::Forgot => (self.position, self.reset_must_follow) = (None, false),
@@ -106,6 +125,7 @@ impl Judge {
                 }
                 _ => self.position = Some(*offset),
             },
+            Noted::TxEnd { offset, tx } => return self.weigh_end(*offset, *tx, truth),
             Noted::Change { offset, digest, tx_end } => return self.weigh_change(*offset, *digest, *tx_end, truth),
             Noted::Watermark { offset } => {
                 let position = self.position.unwrap_or_default();
@@ -168,13 +188,38 @@ impl Judge {
             let how = format!("{offset} of transaction {} is not what the log says", record.xid);
             return Err(Violation::new(Crime::WrongPayload, name, how));
         }
-        // Of what this subscription gets: the transaction may go on in tables that it has not asked for.
-        if tx_end != (record.later & tables == 0) {
-            let how = format!("{offset} of transaction {} has tx_end: {tx_end}", record.xid);
+        let crime = if self.open.is_some_and(|open| open != record.xid) {
+            Some("came, and nobody told that the transaction before it was over")
+        } else if tx_end && record.later & tables != 0 {
+            Some("is called the transaction's last, and is not")
+        } else {
+            None
+        };
+        if let Some(crime) = crime {
+            let how = format!("{offset} of transaction {} {crime}", record.xid);
             return Err(Violation::new(Crime::Split, name, how));
         }
+        // Of what this subscription gets: the transaction may go on in tables that it has not asked for.
+        self.open = (!tx_end && record.later & tables == 0).then_some(record.xid);
         self.position = Some(offset);
         self.deliveries += 1;
+        Ok(())
+    }
+
+    /// The end of a transaction whose last change was not marked as such.
+    fn weigh_end(&mut self, offset: u64, tx: u64, truth: &Truth) -> Result<(), Violation> {
+        let position = self.position.unwrap_or_default();
+        let xid = |offset: u64| truth.record(offset).map(|record| record.xid);
+        let is_last = xid(offset) == Some(tx) && (offset == truth.last() || xid(offset + 1) != Some(tx));
+        let missing = truth.next(self.witness.tables, position, offset);
+        if offset < position || !is_last || missing.is_some() || self.open.is_some_and(|open| open != tx) {
+            let how = format!(
+                "transaction {tx} ends at {offset}, it says; at {position}, open is {:?}, missing {missing:?}",
+                self.open
+            );
+            return Err(Violation::new(Crime::Split, &self.witness.name, how));
+        }
+        (self.position, self.open) = (Some(offset), None);
         Ok(())
     }
 
@@ -280,8 +325,17 @@ mod tests {
         assert_eq!(told(&[1, 2, 3, 4, 6]), Err(Crime::Split));
         let ended_early = vec![subscribed(2, false), Noted::Change { offset: 3, digest: digest(3), tx_end: true }];
         assert_eq!(verdict(0b11, false, ended_early), Err(Crime::Split));
-        let not_ended = vec![subscribed(5, false), Noted::Change { offset: 6, digest: digest(6), tx_end: false }];
-        assert_eq!(verdict(0b11, false, not_ended), Err(Crime::Split));
+        let unmarked = |offset| Noted::Change { offset, digest: digest(offset), tx_end: false };
+        assert_eq!(verdict(0b11, false, vec![subscribed(4, false), unmarked(5), change(6)]), Err(Crime::Split));
+        assert_eq!(verdict(0b11, false, vec![subscribed(5, false), unmarked(6)]), Err(Crime::Split));
+        let end = |offset, tx| Noted::TxEnd { offset, tx };
+        let told = |end| verdict(0b11, false, vec![subscribed(3, false), change(4), unmarked(5), end, change(6)]);
+        assert_eq!(told(end(5, 12)), Ok(3));
+        assert_eq!(told(end(4, 12)), Err(Crime::Split));
+        assert_eq!(told(end(5, 11)), Err(Crime::Split));
+        assert_eq!(told(end(6, 13)), Err(Crime::Split));
+        let early = vec![subscribed(2, false), change(3), end(5, 12), change(4), change(5), change(6)];
+        assert_eq!(verdict(0b11, false, early), Err(Crime::Split));
     }
 
     fn digest(offset: u64) -> u64 {

@@ -122,6 +122,8 @@ struct Run {
     outcomes: Arc<Outcomes>,
     finish: watch::Sender<bool>,
     began: Instant,
+    /// How long was written and struck.
+    written: Duration,
     settled: Duration,
     audited: usize,
 }
@@ -169,6 +171,7 @@ impl Run {
             outcomes: Arc::default(),
             finish,
             began: Instant::now(),
+            written: Duration::ZERO,
             settled: Duration::ZERO,
             audited: 0,
             options,
@@ -197,6 +200,7 @@ impl Run {
                 (self.options.say)(&self.progress());
             }
         }
+        self.written = self.began.elapsed();
         stop.send_replace(true);
         for task in tasks {
             task.await?;
@@ -313,7 +317,7 @@ impl Run {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let total = |name: &str| format!("{:.0}", self.counters.total(name));
         report.figure("seed", self.options.seed);
-        report.figure("duration", format!("{:.0} s", self.began.elapsed().as_secs_f64()));
+        report.figure("duration", format!("{:.0} s", self.written.as_secs_f64()));
         report.figure("changes in the log", self.truth.last());
         report.figure("transactions in the log", self.truth.transactions());
         report.figure("… committed for certain, by writers", count(&self.outcomes.committed));

@@ -11,7 +11,7 @@ const QUIET_END: Duration = Duration::from_secs(5);
 const FIRST: Duration = Duration::from_secs(3);
 /// This many of a hundred faults happen while another one lasts. The others have the stage alone,
 /// so that a time of recovery is that of one fault.
-const OVERLAPPING: u64 = 25;
+const OVERLAPPING: u64 = 30;
 
 /// The faults of a run. Nothing but the seed decides. Kinds are dealt from a deck, so that each
 /// comes before any comes twice.
@@ -41,7 +41,7 @@ pub fn schedule(seed: u64, length: Duration, gateways: usize, only: &[String]) -
         at = if dice.percent(OVERLAPPING) {
             at + fault.lasts.mul_f64(dice.within(0..=80) as f64 / 100.0) + dice.millis(50..=400)
         } else {
-            end + dice.millis(1_500..=3_500)
+            end + dice.millis(1_200..=2_500)
         };
     }
 }

@@ -184,6 +184,8 @@ impl Stage {
                 clock.back();
             }
             Blow::Term => {
+                // One that has only just been started does not know the signal yet.
+                process.until_alive().await?;
                 clock.blow();
                 let code = process.term().await.with_context(|| format!("{} after SIGTERM", seat.name))?;
                 if code != Some(0) {

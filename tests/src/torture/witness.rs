@@ -40,6 +40,13 @@ pub enum Noted {
         /// Whether it was called the last one of its transaction.
         tx_end: bool,
     },
+    /// `tx_end`: its transaction has no more for this subscription.
+    TxEnd {
+        /// The transaction's last change, on whatever table.
+        offset: u64,
+        /// The transaction.
+        tx: u64,
+    },
     /// `watermark`: everything up to this has come.
     Watermark {
         /// Up to here.

@@ -116,7 +116,8 @@ impl Writer {
             91..=95 if self.desk.prepares => self.prepare(client).await?,
             // Long, so that many ticks pass while it is open; its rows have early numbers.
             _ => {
-                self.open(client, 2..=6, 100..=1_500).await?;
+                let pauses = if self.dice.percent(30) { 100..=1_500 } else { 20..=150 };
+                self.open(client, 2..=5, pauses).await?;
                 self.commit(client).await?;
             }
         }
