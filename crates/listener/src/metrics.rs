@@ -87,6 +87,12 @@ metrics! {
     log_last as "log_last_offset": Gauge = Gauge::default();
     /// Offset of the last change of the log that the bus holds.
     log_published as "log_published_offset": Gauge = Gauge::default();
+    /// Changes that the log has and the bus does not.
+    log_backlog as "log_backlog_changes": Gauge = Gauge::default();
+    /// Seconds since the oldest of them was numbered.
+    log_backlog_seconds as "log_backlog_seconds": Fraction = Fraction::default();
+    /// Whether the capture is paused: nothing that is written to watched tables comes out, 1 or 0.
+    log_paused as "log_paused": Gauge = Gauge::default();
     /// Bytes of changes read from the log and not yet published.
     log_waiting as "log_waiting_bytes": Gauge = Gauge::default();
     /// Bytes of the log on disk.

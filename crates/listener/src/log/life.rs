@@ -155,6 +155,8 @@ impl LogLife {
     async fn term(&mut self, session: &LogSession, epoch: &mut u64, outage: &mut Outage) -> Result<(), Lost> {
         session.execute(&doorbell::let_go_sql()).await?;
         let log = Log::load(session).await?;
+        self.metrics.log_paused.set(i64::from(log.state.paused));
+        self.metrics.log_last.set(log.position.offset.cast_signed());
         if log.state.paused {
             self.be(Role::Off("paused: nothing is captured until rowcast resume"));
             self.pulse.beat();

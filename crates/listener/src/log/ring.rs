@@ -9,7 +9,7 @@ use std::time::Duration;
 use protocol::{Micros, Offset};
 use tokio::{sync::watch, time::sleep};
 
-use super::{session::LogSession, tick::At};
+use super::{session::LogSession, stored, tick::At};
 use crate::{metrics::Metrics, session::Lost};
 
 /// How much of the log is kept; past either limit its oldest quarter may go.
@@ -136,6 +136,12 @@ impl Ring<'_> {
                    from pg_stat_activity where datname = current_database() and backend_type = 'client backend'";
         let row = self.session.query_one(sql, &[]).await?;
         self.metrics.log_oldest_transaction.set(row.get(0));
+        let published = *self.published.borrow();
+        let last = self.metrics.log_last.get().cast_unsigned();
+        let waiting = stored::holding(self.session, self.first_tick, published).await?.filter(|_| published < last);
+        let age = waiting.map_or(0.0, |tick| (protocol::time::now() - tick.at) as f64 / 1e6);
+        self.metrics.log_backlog.set(last.saturating_sub(published).cast_signed());
+        self.metrics.log_backlog_seconds.set(age.max(0.0));
         Ok(())
     }
 }
