@@ -163,9 +163,11 @@ mod tests {
         let metrics = Metrics::default();
         metrics.feed_begun("session");
         metrics.bus_error(&bus::BusError::Unavailable(String::new()));
+        metrics.leader.get_or_create(&OfSource::new(protocol::Source::Log)).set(1);
         let text = metrics.text();
         for line in [
             "# HELP rowcast_listener_leader Whether this listener is the active one for a source, 1 or 0.",
+            "rowcast_listener_leader{source=\"log\"} 1",
             "rowcast_listener_feeds_total{reason=\"session\"} 1",
             "rowcast_listener_bus_errors_total{kind=\"unavailable\"} 1",
             "rowcast_listener_build_info{version=\"",
