@@ -7,7 +7,8 @@
 //!   before it, under the same feed and epoch. So what the bus holds never has a hole.
 //! - [`Subscription::next`] yields batches in order. Offsets are dense, so whatever is missed
 //!   (lag, reconnect, restart) shows, and is reported as [`Event::Gap`], never silent.
-//! - [`Reader::history`] is complete or refused, never partial.
+//! - [`Reader::history`] is complete or refused, never partial; [`Reader::history_up_to`] is
+//!   complete as far as it says.
 //! - [`Reader::head`] says which feed is current, how far it goes, and what it carries.
 //!
 //! Each [`Source`](protocol::Source) has one current feed. A listener takes it over with

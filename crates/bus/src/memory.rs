@@ -204,7 +204,7 @@ impl MemoryReader {
         self.bus.shared(self.source).channel.receiver_count() as u64
     }
 
-    pub(crate) fn history(&self, feed: &FeedId, topic: &Topic, after: Offset) -> History {
+    pub(crate) fn history(&self, feed: &FeedId, topic: &Topic, after: Offset, most_bytes: u64) -> History {
         let held = self.bus.shared(self.source).held();
         let Some(h) = &*held else { return History::NotReady };
         if h.feed != *feed {
@@ -213,21 +213,24 @@ impl MemoryReader {
         if h.last < after {
             return History::NotReady;
         }
-        let (tail, entries) = match h.topics.get(topic) {
-            Some(kept) => (kept.tail, kept.entries.iter().filter(|e| e.slice.last > after).collect()),
-            None => (h.base, Vec::new()),
-        };
-        let mut known = after;
-        for entry in &entries {
+        let tail = h.topics.get(topic).map_or(h.base, |kept| kept.tail);
+        let entries = h.topics.get(topic).map(|kept| &kept.entries).into_iter().flatten();
+        let (mut known, mut bytes, mut slices) = (after, 0, Vec::new());
+        for entry in entries.filter(|entry| entry.slice.last > after) {
             if entry.previous > known {
                 return History::Trimmed;
             }
+            if bytes >= most_bytes && !slices.is_empty() {
+                return History::Complete { through: known, slices };
+            }
+            bytes += entry.slice.bytes.len() as u64;
             known = entry.slice.last;
+            slices.push(entry.slice.clone());
         }
         if tail > known {
             return History::Trimmed;
         }
-        History::Complete { through: h.last, slices: entries.iter().map(|e| e.slice.clone()).collect() }
+        History::Complete { through: h.last, slices }
     }
 }
 

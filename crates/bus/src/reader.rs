@@ -29,7 +29,8 @@ pub enum History {
     /// Every change of the topic with an offset above the one asked for, up to `through`. The
     /// first slice may begin earlier: use [`Slice::changes_after`].
     Complete {
-        /// How far the feed went when it was read; the topic has nothing else up to here.
+        /// How far the feed went when it was read, or the piece; the topic has nothing else up to
+        /// here.
         through: Offset,
         /// The changes, in order.
         slices: Vec<Slice>,
@@ -72,10 +73,25 @@ impl Reader {
     /// Every change of a topic after an offset, or why not. That it is complete is proved by the
     /// chain: each entry says where its topic was before, so an entry that was trimmed or evicted
     /// shows.
+    ///
+    /// A history may be large: [`Reader::history_up_to`] reads it in pieces.
     pub async fn history(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<History, BusError> {
+        self.history_up_to(feed, topic, after, u64::MAX).await
+    }
+
+    /// The same, about as many bytes of it: entries are whole, so it is one at least, and the last
+    /// one may go over. `through` says how far it is complete; the next piece begins after that.
+    /// What the history has lost behind a piece, the next piece tells.
+    pub async fn history_up_to(
+        &self,
+        feed: &FeedId,
+        topic: &Topic,
+        after: Offset,
+        most_bytes: u64,
+    ) -> Result<History, BusError> {
         match self {
-            Self::Memory(memory) => Ok(memory.history(feed, topic, after)),
-            Self::Redis(redis) => redis.history(feed, topic, after).await,
+            Self::Memory(memory) => Ok(memory.history(feed, topic, after, most_bytes)),
+            Self::Redis(redis) => redis.history(feed, topic, after, most_bytes).await,
         }
     }
 }

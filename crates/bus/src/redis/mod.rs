@@ -1,7 +1,7 @@
 //! The bus over Redis.
 //!
 //! A source's state is a head (a hash) and a history a topic (streams); [`keys`] names them. Two
-//! scripts change them, each in one step: `begin.lua` and `publish.lua`. Commands go through
+//! scripts change them, each in one step: `begin.lua` and `publish.lua`; `history.lua` reads. Commands go through
 //! redis-rs on a [`link`]; subscribers use fred. Either would lose messages silently as it comes;
 //! where that is avoided, a comment says how.
 //!
@@ -108,9 +108,9 @@ impl RedisBus {
     /// A gateway's commands. Clones share a connection, which is made at the first call and again
     /// whenever it has to.
     pub fn reader(&self, source: Source) -> Reader {
-        let Shared { address, losses, .. } = &*self.shared;
+        let Shared { address, losses, scripts, .. } = &*self.shared;
         let link = Link::new(address.clone(), losses.clone(), source, "reader");
-        Reader::Redis(RedisReader { link, keys: self.keys(source) })
+        Reader::Redis(RedisReader { link, keys: self.keys(source), scripts: scripts.clone() })
     }
 
     /// A gateway's end of the channel; it connects in a task of its own that ends with it. To be

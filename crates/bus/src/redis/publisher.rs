@@ -23,11 +23,16 @@ pub struct RedisPublisher {
 pub(super) struct Scripts {
     begin: Script,
     publish: Script,
+    pub(super) history: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { begin: Script::new(include_str!("begin.lua")), publish: Script::new(include_str!("publish.lua")) }
+        Self {
+            begin: Script::new(include_str!("begin.lua")),
+            publish: Script::new(include_str!("publish.lua")),
+            history: Script::new(include_str!("history.lua")),
+        }
     }
 }
 

@@ -2,16 +2,18 @@ use std::{
     collections::HashMap,
     fmt::Display,
     str::{self, FromStr},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use protocol::{FeedId, Offset, Slice, Topic};
 
-use super::{keys::Keys, link::Link};
+use super::{keys::Keys, link::Link, publisher::Scripts};
 use crate::{BusError, Head, History};
 
-/// Entries read at once. An entry is at most a batch, and a history at most its limit of bytes.
-const PAGE: usize = 64;
+/// Bytes that are read at once, so that Redis is not busy for long with one of us; about, because
+/// entries are whole.
+const PAGE_BYTES: u64 = 1024 * 1024;
 
 /// How often the reading of a history begins anew because the feed changed hands meanwhile.
 const MOST_ATTEMPTS: usize = 5;
@@ -21,6 +23,7 @@ const MOST_ATTEMPTS: usize = 5;
 pub struct RedisReader {
     pub(super) link: Link,
     pub(super) keys: Keys,
+    pub(super) scripts: Arc<Scripts>,
 }
 
 /// What the head says about one topic, with a page of its history, from one moment.
@@ -85,9 +88,15 @@ impl RedisReader {
         Ok(counted.1)
     }
 
-    pub(crate) async fn history(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<History, BusError> {
+    pub(crate) async fn history(
+        &self,
+        feed: &FeedId,
+        topic: &Topic,
+        after: Offset,
+        most_bytes: u64,
+    ) -> Result<History, BusError> {
         for _ in 0..MOST_ATTEMPTS {
-            if let Some(history) = self.history_once(feed, topic, after).await? {
+            if let Some(history) = self.history_once(feed, topic, after, most_bytes).await? {
                 return Ok(history);
             }
         }
@@ -95,12 +104,19 @@ impl RedisReader {
     }
 
     /// `None`: the feed changed hands between two pages.
-    async fn history_once(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<Option<History>, BusError> {
+    async fn history_once(
+        &self,
+        feed: &FeedId,
+        topic: &Topic,
+        after: Offset,
+        most_bytes: u64,
+    ) -> Result<Option<History>, BusError> {
         let mut known = after;
+        let mut left = most_bytes;
         let mut slices = Vec::new();
         let mut identity = None;
         loop {
-            let Some(page) = self.page(feed, topic, known).await? else {
+            let Some(page) = self.page(feed, topic, known, left.clamp(1, PAGE_BYTES)).await? else {
                 return Ok(Some(History::NotReady));
             };
             if page.identity.feed != *feed {
@@ -118,6 +134,7 @@ impl RedisReader {
                     return Ok(Some(History::Trimmed));
                 }
                 known = entry.slice.last;
+                left = left.saturating_sub(entry.slice.bytes.len() as u64);
                 slices.push(entry.slice);
             }
             if page.is_last {
@@ -126,17 +143,23 @@ impl RedisReader {
                     false => History::Complete { through: page.last, slices },
                 }));
             }
+            if left == 0 {
+                return Ok(Some(History::Complete { through: known, slices }));
+            }
         }
     }
 
-    async fn page(&self, feed: &FeedId, topic: &Topic, after: Offset) -> Result<Option<Page>, BusError> {
-        let mut both = redis::pipe();
-        both.atomic();
-        both.cmd("HMGET").arg(self.keys.head()).arg(&["feed", "epoch", "base", "last"]).arg(format!("t:{topic}"));
-        both.cmd("XRANGE").arg(self.keys.history(feed, topic)).arg(format!("{}-0", after.saturating_add(1)));
-        both.arg("+").arg("COUNT").arg(PAGE);
-        let (head, entries): (Vec<Option<Bytes>>, Vec<RawEntry>) =
-            self.link.run(async |redis| both.query_async(redis).await).await?;
+    async fn page(
+        &self,
+        feed: &FeedId,
+        topic: &Topic,
+        after: Offset,
+        most_bytes: u64,
+    ) -> Result<Option<Page>, BusError> {
+        let mut call = self.scripts.history.key(self.keys.head());
+        call.key(self.keys.history(feed, topic)).arg(topic.as_str()).arg(after.saturating_add(1)).arg(most_bytes);
+        let (head, entries, is_last): (Vec<Option<Bytes>>, Vec<RawEntry>, u8) =
+            self.link.run(async |redis| call.invoke_async(redis).await).await?;
         let [feed, epoch, base, last, tail] = &head[..] else { return Err(malformed("head")) };
         if feed.is_none() {
             return Ok(None);
@@ -144,10 +167,7 @@ impl RedisReader {
         let (base, last) = (text("base", base.as_ref())?, text("last", last.as_ref())?);
         let entries = entries.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         let (tail, entries, is_last) = match tail {
-            Some(tail) => {
-                let is_last = entries.len() < PAGE;
-                (text("t:", Some(tail))?, entries, is_last)
-            }
+            Some(tail) => (text("t:", Some(tail))?, entries, is_last == 1),
             // Nothing since the feed began here, so the stream, if there is one, is of before.
             // Unless it has something that the feed has reached: then the head lost the tail.
             None => {

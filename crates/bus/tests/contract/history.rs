@@ -166,3 +166,73 @@ pub async fn the_head_tells_catalogue_and_tails<H: Harness>() {
     assert_eq!(head.tails, [(topic("a"), 3), (topic("b"), 2)].into());
     assert_eq!((head.base, head.last, head.at), (0, 3, 77));
 }
+
+pub async fn a_history_is_read_in_pieces_without_a_hole<H: Harness>() {
+    let harness = H::start(Retention::default()).await;
+    let (mut publisher, reader) = (harness.bus().publisher(SOURCE), harness.bus().reader(SOURCE));
+    publisher.begin(&term("aaa", 5, 0)).await.unwrap();
+    let mut largest = 0;
+    for n in 0..200 {
+        let payload = "x".repeat(if n % 50 == 7 { 100_000 } else { n as usize });
+        let next = batch_of("aaa", 5, n * 2, [("a", payload.as_str()), ("b", "b")]);
+        largest = largest.max(next.slice("a").unwrap().bytes.len());
+        publisher.publish(&next).await.unwrap();
+    }
+    for most_bytes in [0, 1, 50, 1_000, 50_000, 150_000, 1 << 30] {
+        let (mut after, mut seen, mut pieces) = (0, Vec::new(), 0);
+        while after < 400 {
+            let piece = reader.history_up_to(&feed("aaa"), &topic("a"), after, most_bytes).await.unwrap();
+            let History::Complete { through, slices } = piece else { panic!("{piece:?}") };
+            let bytes: usize = slices.iter().map(|slice| slice.bytes.len()).sum();
+            assert!(bytes < most_bytes as usize + largest + 1, "{bytes} bytes, asked for {most_bytes}");
+            assert!(through > after, "it gets on");
+            let changes = slices.iter().flat_map(|slice| slice.changes_after(after).unwrap());
+            seen.extend(changes.map(|change| change.offset));
+            assert!(seen.last().is_none_or(|last| *last <= through));
+            (after, pieces) = (through, pieces + 1);
+        }
+        assert_eq!(seen, (1..400).step_by(2).collect::<Vec<_>>(), "{most_bytes}");
+        let expected = match most_bytes {
+            0..50 => 100..=200,
+            1_073_741_824.. => 1..=1,
+            _ => 2..=200,
+        };
+        assert!(expected.contains(&pieces), "{pieces} pieces of {most_bytes}");
+    }
+}
+
+pub async fn a_piece_of_what_is_trimmed_is_refused_and_one_behind_it_is_not<H: Harness>() {
+    let harness = H::start(Retention { bytes: 1_000, ..Retention::default() }).await;
+    let (mut publisher, reader) = (harness.bus().publisher(SOURCE), harness.bus().reader(SOURCE));
+    publisher.begin(&term("aaa", 5, 0)).await.unwrap();
+    let payload = "x".repeat(100);
+    for after in 0..20 {
+        publisher.publish(&batch_of("aaa", 5, after, [("a", payload.as_str())])).await.unwrap();
+    }
+    let piece = async |after| reader.history_up_to(&feed("aaa"), &topic("a"), after, 1).await.unwrap();
+    for after in 0..12 {
+        assert_eq!(piece(after).await, History::Trimmed, "{after}");
+    }
+    for after in 12..19 {
+        let History::Complete { through, slices } = piece(after).await else { panic!("refused") };
+        assert_eq!((through, slices.len()), (after + 1, 1));
+    }
+    assert_eq!(piece(20).await, History::Complete { through: 20, slices: vec![] });
+}
+
+pub async fn rows_of_several_mib_are_sent_and_kept<H: Harness>() {
+    let harness = H::start(Retention::default()).await;
+    let (mut publisher, reader) = (harness.bus().publisher(SOURCE), harness.bus().reader(SOURCE));
+    publisher.begin(&term("aaa", 5, 0)).await.unwrap();
+    let mut follower = Follower::new(&harness.bus(), &["a"]);
+    follower.until(0).await;
+    let payload = "x".repeat(4 * 1024 * 1024);
+    for after in 0..3 {
+        let large = batch_of("aaa", 5, after, [("a", payload.as_str())]);
+        assert_eq!(publisher.publish(&large).await.unwrap(), Answer::Applied);
+        assert_eq!(follower.subscription.next().await, Event::Batch(large));
+    }
+    let piece = reader.history_up_to(&feed("aaa"), &topic("a"), 0, 1_000_000).await.unwrap();
+    assert!(matches!(&piece, History::Complete { through: 1, .. }), "one at a time");
+    assert_eq!(offsets(reader.history(&feed("aaa"), &topic("a"), 0).await.unwrap(), 0), [1, 2, 3]);
+}

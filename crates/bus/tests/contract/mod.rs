@@ -62,6 +62,9 @@ macro_rules! contract {
             what_was_before_the_base_is_trimmed
             a_bus_that_ends_earlier_is_not_ready
             another_feed_is_told
+            a_history_is_read_in_pieces_without_a_hole
+            a_piece_of_what_is_trimmed_is_refused_and_one_behind_it_is_not
+            rows_of_several_mib_are_sent_and_kept
             the_head_tells_catalogue_and_tails
             // subscription
             a_subscriber_gets_a_gap_first_and_then_batches
