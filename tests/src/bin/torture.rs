@@ -42,9 +42,17 @@ struct Args {
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 
+    /// No faults with this in their name; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    except: Vec<String>,
+
     /// No faults: what the parts do without.
     #[arg(long)]
     no_faults: bool,
+
+    /// Only print how the parts are set up and when what is struck.
+    #[arg(long)]
+    plan: bool,
 
     /// Nothing but the result.
     #[arg(long)]
@@ -62,7 +70,12 @@ async fn main() -> ExitCode {
     options.writers = args.writers.max(1);
     options.rate = args.rate;
     options.only = args.only;
+    options.except = args.except;
     options.faults = !args.no_faults;
+    if args.plan {
+        println!("{}", options.plan());
+        return ExitCode::SUCCESS;
+    }
     if !args.quiet {
         options.say = Arc::new(|line| eprintln!("{line}"));
     }

@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use super::{fault::Fault, schedule::schedule, terms::Terms};
+
 /// What a run is to be like.
 #[derive(Clone)]
 pub struct Options {
@@ -17,6 +19,8 @@ pub struct Options {
     pub gateways: usize,
     /// Only faults whose kind has one of these in its name.
     pub only: Vec<String>,
+    /// No faults whose kind has one of these in its name.
+    pub except: Vec<String>,
     /// Whether there are faults.
     pub faults: bool,
     /// Where logs are kept if something goes wrong.
@@ -40,10 +44,22 @@ impl Options {
             rate: 120,
             gateways: 3,
             only: Vec::new(),
+            except: Vec::new(),
             faults: true,
             folder,
             say: Arc::new(|_| {}),
         }
+    }
+
+    /// What is struck, and when.
+    pub fn schedule(&self) -> Vec<Fault> {
+        if self.faults { schedule(self.seed, self.length, self.gateways, &self.only, &self.except) } else { Vec::new() }
+    }
+
+    /// All that the seed decides about the parts.
+    pub fn plan(&self) -> String {
+        let faults: Vec<String> = self.schedule().iter().map(Fault::to_string).collect();
+        format!("{:?}\n{}", Terms::of(self.seed), faults.join("\n"))
     }
 }
 

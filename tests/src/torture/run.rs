@@ -24,7 +24,6 @@ use super::{
     recovery::{self, Recovery},
     replica::Replica,
     report::Report,
-    schedule::schedule,
     sightings::Sightings,
     stage::Stage,
     strikes::Strikes,
@@ -187,9 +186,7 @@ impl Run {
         let mut tasks = self.writers(&stops);
         tasks.push(recovery::probe(self.stage.url(), Arc::clone(&self.recovery), stops.clone()));
         tasks.push(janitor(self.stage.url(), self.options.seed, stops));
-        let Options { seed, length, gateways, only, faults, .. } = &self.options;
-        let faults = if *faults { schedule(*seed, *length, *gateways, only) } else { Vec::new() };
-        let striking = tokio::spawn(Arc::clone(&self.strikes).run(faults));
+        let striking = tokio::spawn(Arc::clone(&self.strikes).run(self.options.schedule()));
         let mut told = Instant::now();
         while self.began.elapsed() < self.options.length || !striking.is_finished() {
             sleep(EVERY).await;

@@ -15,7 +15,7 @@ const OVERLAPPING: u64 = 30;
 
 /// The faults of a run. Nothing but the seed decides. Kinds are dealt from a deck, so that each
 /// comes before any comes twice.
-pub fn schedule(seed: u64, length: Duration, gateways: usize, only: &[String]) -> Vec<Fault> {
+pub fn schedule(seed: u64, length: Duration, gateways: usize, only: &[String], except: &[String]) -> Vec<Fault> {
     let mut dice = Dice::of(seed, "faults", 0);
     let (mut deck, mut faults) = (Vec::new(), Vec::new());
     let mut at = FIRST;
@@ -24,7 +24,8 @@ pub fn schedule(seed: u64, length: Duration, gateways: usize, only: &[String]) -
             deck = KINDS.to_vec();
             deck.retain(|&(victim, blow)| {
                 let kind = Fault { at, victim, blow, lasts: Duration::ZERO }.kind();
-                only.is_empty() || only.iter().any(|part| kind.contains(part.as_str()))
+                let named = |names: &[String]| names.iter().any(|part| kind.contains(part.as_str()));
+                (only.is_empty() || named(only)) && !named(except)
             });
             dice.shuffle(&mut deck);
         }
@@ -64,21 +65,25 @@ mod tests {
 
     use super::*;
 
+    fn kinds_of<const N: usize>(kinds: [&str; N]) -> HashSet<String> {
+        kinds.map(str::to_owned).into()
+    }
+
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
     fn the_seed_alone_decides() {
-        assert_eq!(schedule(1, HOUR, 3, &[]), schedule(1, HOUR, 3, &[]));
-        assert_ne!(schedule(1, HOUR, 3, &[]), schedule(2, HOUR, 3, &[]));
+        assert_eq!(schedule(1, HOUR, 3, &[], &[]), schedule(1, HOUR, 3, &[], &[]));
+        assert_ne!(schedule(1, HOUR, 3, &[], &[]), schedule(2, HOUR, 3, &[], &[]));
         // A longer run begins like a short one.
-        let short = schedule(1, HOUR / 60, 3, &[]);
+        let short = schedule(1, HOUR / 60, 3, &[], &[]);
         assert!(short.len() > 5);
-        assert!(schedule(1, HOUR, 3, &[]).starts_with(&short));
+        assert!(schedule(1, HOUR, 3, &[], &[]).starts_with(&short));
     }
 
     #[test]
     fn every_kind_comes_and_all_end_in_time() {
-        let faults = schedule(3, HOUR / 3, 3, &[]);
+        let faults = schedule(3, HOUR / 3, 3, &[], &[]);
         let kinds: HashSet<_> = faults.iter().map(Fault::kind).collect();
         let all: HashSet<_> =
             KINDS.map(|(victim, blow)| Fault { at: HOUR, victim, blow, lasts: HOUR }.kind()).into_iter().collect();
@@ -91,8 +96,17 @@ mod tests {
 
     #[test]
     fn some_kinds_alone_can_be_asked_for() {
-        let faults = schedule(3, HOUR / 10, 3, &["flush".into(), "kill -9 leader".into()]);
+        let faults = schedule(3, HOUR / 10, 3, &["flush".into(), "leader".into()], &["redis of".into(), "term".into()]);
         let kinds: HashSet<_> = faults.iter().map(Fault::kind).collect();
-        assert_eq!(kinds, HashSet::from(["flush redis".to_owned(), "kill -9 leader".to_owned()]));
+        assert_eq!(
+            kinds,
+            kinds_of([
+                "flush redis",
+                "kill -9 leader",
+                "freeze leader",
+                "stall postgres of leader",
+                "cut postgres of leader"
+            ])
+        );
     }
 }
