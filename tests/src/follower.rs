@@ -103,9 +103,9 @@ impl Seen {
         self.changes.iter().map(Got::payload).collect()
     }
 
-    /// The offset of the last change.
+    /// The offset of the last change of the current feed.
     pub fn last(&self) -> Offset {
-        self.changes.last().map_or(0, |got| got.change.offset)
+        self.changes.last().filter(|got| self.feeds.last() == Some(&got.feed)).map_or(0, |got| got.change.offset)
     }
 
     /// The changes of one feed.

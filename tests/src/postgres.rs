@@ -100,7 +100,8 @@ impl PostgresServer {
         if durability == Durability::Fast {
             options.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
         }
-        let mut server = Self { port: Port::take()?, folder, programs, options, process: None, databases: AtomicU32::new(0) };
+        let mut server =
+            Self { port: Port::take()?, folder, programs, options, process: None, databases: AtomicU32::new(0) };
         server.launch().await?;
         Ok(server)
     }

@@ -24,14 +24,14 @@ async fn every_notification_of_every_channel_arrives_once_and_in_order() {
         }
     };
     tokio::join!(write(0), write(1), write(2), write(3));
-    let all = |seen: &crate::follower::Seen| seen.changes.len() == WRITERS * EACH;
+    let all = |seen: &e2e::follower::Seen| seen.changes.len() == WRITERS * EACH;
     let seen = follower.until("all", SOON, all).await;
 
     seen.assert_dense();
     assert_eq!(seen.feeds.len(), 1);
     let mut next: HashMap<usize, usize> = HashMap::new();
     for got in &seen.changes {
-        let (writer, n) = got.payload.split_once(':').unwrap();
+        let (writer, n) = got.payload().split_once(':').unwrap();
         let (writer, n): (usize, usize) = (writer.parse().unwrap(), n.parse().unwrap());
         assert_eq!(got.topic.as_str(), format!("c{}", (n * 7 + writer) % CHANNELS));
         assert_eq!(n, std::mem::replace(next.entry(writer).or_default(), n + 1), "of writer {writer}");
@@ -48,7 +48,7 @@ async fn a_payload_is_carried_byte_for_byte_whatever_it_is() {
     let json = r#"{"a":  [1, "ü\u0041", null]}"#;
     stage.notify(&[json, "not json {", "", "\u{1f514} 'quoted' \"x\" \\", &large]).await;
     let seen = follower.got(&large, SOON).await;
-    let kinds: Vec<_> = seen.changes.iter().map(|got| got.kind).collect();
+    let kinds: Vec<_> = seen.changes.iter().map(|got| got.change.kind).collect();
     assert_eq!(seen.payloads(), [json, "not json {", "", "\u{1f514} 'quoted' \"x\" \\", &large]);
     assert_eq!(kinds, [Kind::Json, Kind::Text, Kind::Text, Kind::Text, Kind::Text]);
 }

@@ -94,7 +94,7 @@ async fn the_pump_drains_postgres_while_redis_is_away_and_nothing_is_lost() {
     let seen = follower.until("all", SOON, |seen| seen.changes.len() == BURST).await;
     seen.assert_dense();
     for (n, got) in seen.changes.iter().enumerate() {
-        assert!(got.payload.ends_with(&format!("x{n}")), "{n}");
+        assert!(got.payload().ends_with(&format!("x{n}")), "{n}");
     }
     assert_eq!(seen.feeds.len(), 1);
     assert_eq!(listener.metric("backlog_bytes").await.unwrap(), 0.0);

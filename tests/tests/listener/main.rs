@@ -5,8 +5,6 @@ mod delivery;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
-mod follower;
-#[cfg(test)]
 mod leadership;
 #[cfg(test)]
 mod settings;

@@ -1,10 +1,9 @@
 use std::{borrow::Borrow, sync::Arc, time::Duration};
 
 use bus::{RedisBus, RedisSettings, Retention};
-use e2e::{postgres::PostgresServer, process::Process, redis::RedisServer};
+use e2e::{follower::Follower, postgres::PostgresServer, process::Process, redis::RedisServer};
+use protocol::Source;
 use tokio_postgres::Client;
-
-use crate::follower::Follower;
 
 /// Long enough for anything that is to happen at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -72,6 +71,6 @@ impl<P: Borrow<PostgresServer>> Stage<P> {
     }
 
     pub fn follower(&self) -> Follower {
-        Follower::of(&self.bus())
+        Follower::of(&self.bus(), Source::Notify)
     }
 }
