@@ -56,7 +56,7 @@ impl LogLife {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         let shutdown = self.shutdown.clone();
         loop {
-            let ended = shutdown.run_until_cancelled(self.session(&mut outage, &mut backoff)).await;
+            let ended = shutdown.run_until_cancelled(Box::pin(self.session(&mut outage, &mut backoff))).await;
             let Some(lost) = ended else { return };
             let mut pause = backoff.delay();
             match lost {
@@ -95,7 +95,7 @@ impl LogLife {
         };
         outage.mended();
         let lost = match self.stand_by(&session, backoff).await {
-            Ok(()) => self.lead(&session).await,
+            Ok(()) => Box::pin(self.lead(&session)).await,
             Err(lost) => lost,
         };
         // Dropped at a shutdown: the server gives the lock back with the connection.
@@ -142,7 +142,7 @@ impl LogLife {
         let mut outage = Outage::new("the bus");
         loop {
             tokio::select! {
-                again = self.term(session, &mut epoch, &mut outage) => match again {
+                again = Box::pin(self.term(session, &mut epoch, &mut outage)) => match again {
                     Ok(()) => {}
                     Err(lost) => return lost,
                 },
