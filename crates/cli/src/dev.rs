@@ -82,16 +82,8 @@ impl Dev {
             (Some(url), _) => url.clone(),
             (None, private) => private.map(PrivatePostgres::connection).unwrap_or_default(),
         };
-        let listener = listener::Config {
-            postgres: PostgresSettings::parse(DATABASE_URL, &url, "rowcast-dev")?,
-            channels: config.listener.channels.clone(),
-            namespace: "rowcast-dev".into(),
-            status_bind: None,
-            buffer_bytes: 64 * 1024 * 1024,
-            history: Retention::default(),
-            log_retention: listener::LogRetention::default(),
-            log_poll_above: 1000,
-        };
+        let postgres = PostgresSettings::parse(DATABASE_URL, &url, "rowcast-dev")?;
+        let listener = listener::Config::new(postgres, config.listener.channels.clone(), "rowcast-dev");
         let bus = Bus::Memory(MemoryBus::new(Retention::default()));
         let gateway = self.gateway(&url, config, &bus).await?;
         let address = gateway.address();

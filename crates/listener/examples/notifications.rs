@@ -33,13 +33,7 @@ async fn main() -> anyhow::Result<()> {
     let postgres = PostgresSettings::parse("the first argument", &url, "rowcast-throughput")?;
     let (writer, connection) = postgres.connect().await?;
     tokio::spawn(connection);
-    let config = Config {
-        postgres,
-        channels: vec![Topic::new("rowcast_throughput")?],
-        namespace: NAMESPACE.into(),
-        status_bind: None,
-        buffer_bytes: 64 * 1024 * 1024,
-    };
+    let config = Config::new(postgres, vec![Topic::new("rowcast_throughput")?], NAMESPACE);
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let reader = bus.reader(Source::Notify);

@@ -26,3 +26,19 @@ pub struct Config {
     /// Commits a second above which the log is polled, and writers do not ring.
     pub log_poll_above: u64,
 }
+
+impl Config {
+    /// A listener to these channels and to the log, with the limits that the flags have by default.
+    pub fn new(postgres: PostgresSettings, channels: Vec<Topic>, namespace: &str) -> Self {
+        Self {
+            postgres,
+            channels,
+            namespace: namespace.into(),
+            status_bind: None,
+            buffer_bytes: 64 * 1024 * 1024,
+            history: Retention::default(),
+            log_retention: LogRetention::default(),
+            log_poll_above: 1000,
+        }
+    }
+}

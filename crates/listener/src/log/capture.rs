@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future::join_all};
 use protocol::{Catalogue, FeedId, Offset, Topic, TopicInfo};
 use service::{postgres::describe, systemd::Pulse};
 use tokio::{sync::watch, time::sleep};
@@ -296,18 +296,23 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    /// Reads a tick of before; `false`: it is no longer kept, or not whole.
+    /// Reads ticks of before, from this one on; `false`: it is no longer kept, or not whole.
     async fn read_stored(&mut self, id: i64) -> Result<bool, Lost> {
-        let (tick, rows) = tokio::join!(biased; self.reads.tick(self.session, id), self.reads.small(self.session, id));
-        let Some(tick) = tick? else { return Ok(false) };
-        if tick.is_large() {
-            return self.read_large(&tick).await;
+        let run = self.reads.run(self.session, id).await?;
+        match run[..] {
+            [] => return Ok(false),
+            [tick] if tick.is_large() => return self.read_large(&tick).await,
+            _ => {}
         }
-        let rows = rows?;
-        if rows.len() as u64 != tick.events {
-            return Ok(false);
+        // In one round trip: they may be small, and many.
+        let reads = run.iter().map(|tick| self.reads.small(self.session, tick.id));
+        for (tick, rows) in run.iter().zip(join_all(reads).await) {
+            let rows = rows?;
+            if rows.len() as u64 != tick.events {
+                return Ok(false);
+            }
+            self.hand_on(tick, &rows)?;
         }
-        self.hand_on(&tick, &rows)?;
         Ok(true)
     }
 

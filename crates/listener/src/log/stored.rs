@@ -49,7 +49,7 @@ pub(crate) struct Transaction {
 
 /// The statements that read ticks.
 pub(crate) struct Reads {
-    tick: Statement,
+    run: Statement,
     small: Statement,
     chunk: Statement,
     part: Statement,
@@ -57,8 +57,7 @@ pub(crate) struct Reads {
 
 impl Reads {
     pub(crate) async fn prepare(session: &LogSession) -> Result<Self, Lost> {
-        let tick = "select id, first, events, bytes, at from rowcast.tick \
-                    where id = $1 and events > 0";
+        let run = "select id, first, events, bytes, at from rowcast.tick where id >= $1 order by id limit $2";
         let chunk =
             format!("select {COLUMNS} from rowcast.event e where e.xid = any (($1::text[])::xid8[]) order by e.id");
         let part = format!(
@@ -66,16 +65,29 @@ impl Reads {
              where e.xid = ($1::text)::xid8 and e.id > $2 order by e.id limit $3"
         );
         Ok(Self {
-            tick: session.prepare(tick, &[Type::INT8]).await?,
+            run: session.prepare(run, &[Type::INT8, Type::INT8]).await?,
             small: session.prepare(&small_sql(), &[Type::INT8]).await?,
             chunk: session.prepare(&chunk, &[Type::TEXT_ARRAY]).await?,
             part: session.prepare(&part, &[Type::TEXT, Type::INT8, Type::INT8]).await?,
         })
     }
 
-    /// A tick, if there is one with this id.
-    pub(crate) async fn tick(&self, session: &LogSession, id: i64) -> Result<Option<Tick>, Lost> {
-        Ok(session.query(&self.tick, &[&id]).await?.first().map(tick_of))
+    /// Ticks from this id on, as many as are read at once: one that is large, or several that are
+    /// not. None: the first is no longer kept.
+    pub(crate) async fn run(&self, session: &LogSession, id: i64) -> Result<Vec<Tick>, Lost> {
+        const MOST: i64 = 64;
+        let rows = session.query(&self.run, &[&id, &MOST]).await?;
+        let (mut events, mut bytes) = (0, 0);
+        let mut run: Vec<Tick> = Vec::new();
+        for (tick, expected) in rows.iter().map(tick_of).zip(id..) {
+            events += tick.events;
+            bytes += tick.bytes;
+            if tick.id != expected || (!run.is_empty() && (events > PART_EVENTS || bytes > PART_BYTES)) {
+                break;
+            }
+            run.push(tick);
+        }
+        Ok(run)
     }
 
     /// All changes of a tick, in order; none if it is large, or not there.
