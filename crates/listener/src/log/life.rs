@@ -16,7 +16,7 @@ use super::{
     doorbell,
     out::line,
     publishing::{self, Publishing},
-    ring::{LogRetention, Ring},
+    ring::{LogRetention, Ring, WINDOW},
     session::LogSession,
     start::Log,
 };
@@ -185,6 +185,7 @@ impl LogLife {
             retention: self.retention,
             published: published.subscribe(),
             metrics: self.metrics.clone(),
+            window: WINDOW,
         };
         let feed = log.feed.clone();
         let publishing = Publishing {

@@ -28,6 +28,8 @@ impl Default for LogRetention {
 }
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Three seconds of ticks when busy.
+pub(crate) const WINDOW: i64 = 2000;
 
 #[derive(Debug, Clone, Copy)]
 struct Leaf {
@@ -37,8 +39,9 @@ struct Leaf {
     used: bool,
     /// Its first tick, if it has one with changes.
     oldest: Option<Micros>,
-    /// Its last tick.
+    /// Its last tick: when, and which.
     newest: Option<Micros>,
+    last_tick: Option<i64>,
 }
 
 pub(crate) struct Ring<'a> {
@@ -47,18 +50,20 @@ pub(crate) struct Ring<'a> {
     pub(crate) retention: LogRetention,
     pub(crate) published: watch::Receiver<Offset>,
     pub(crate) metrics: Metrics,
+    /// Ticks among which a horizon is looked for.
+    pub(crate) window: i64,
 }
 
 impl Ring<'_> {
     /// Looks after the ring until the session is lost.
-    pub(crate) async fn run(self) -> Result<(), Lost> {
+    pub(crate) async fn run(mut self) -> Result<(), Lost> {
         loop {
             self.turn().await?;
             sleep(EVERY).await;
         }
     }
 
-    async fn turn(&self) -> Result<(), Lost> {
+    async fn turn(&mut self) -> Result<(), Lost> {
         let (generation, leaves) = self.look().await?;
         let total: u64 = leaves.iter().map(|leaf| leaf.bytes).sum();
         let now = protocol::time::now();
@@ -93,7 +98,8 @@ impl Ring<'_> {
                 "select {n}::bigint, pg_total_relation_size('rowcast.event_{n}') + pg_total_relation_size('rowcast.tick_{n}'), \
                  exists (select from rowcast.event_{n}) or exists (select from rowcast.tick_{n}), \
                  (select at from rowcast.tick_{n} where events > 0 order by id limit 1), \
-                 (select at from rowcast.tick_{n} order by id desc limit 1)"
+                 (select at from rowcast.tick_{n} order by id desc limit 1), \
+                 (select id from rowcast.tick_{n} order by id desc limit 1)"
             )
         };
         let sql = (0..4).map(leaf).collect::<Vec<_>>().join(" union all ");
@@ -106,6 +112,7 @@ impl Ring<'_> {
                 used: row.get(2),
                 oldest: row.get::<_, Option<At>>(3).map(|at| at.0),
                 newest: row.get::<_, Option<At>>(4).map(|at| at.0),
+                last_tick: row.get(5),
             })
             .collect();
         let generation = self.session.query_one("select last_value >> 36 from rowcast.event_id", &[]).await?.get(0);
@@ -114,19 +121,32 @@ impl Ring<'_> {
     }
 
     /// Empties a leaf, if all in it was published and is older than `before`.
-    async fn empty(&self, leaf: &Leaf, before: Micros) -> Result<(), Lost> {
+    async fn empty(&mut self, leaf: &Leaf, before: Micros) -> Result<(), Lost> {
         let published = self.published.borrow().cast_signed();
-        // The horizon: what the newest tick that is published and old enough shows.
-        let sql = "select rowcast.empty_leaf($1::int, t.snapshot) from (select snapshot from rowcast.tick \
-                   where id >= $2 and first + events - 1 <= $3 and at <= to_timestamp($4::float8 / 1000000) \
-                   order by id desc limit 1) t";
-        let number = i32::try_from(leaf.number).unwrap_or_default();
+        // The horizon: what a tick that is published and old enough shows. Soon after the leaf's last
+        // one: there may be millions. Where that shows too little (a transaction that wrote to the leaf
+        // was open for longer), it is looked for further on.
+        let sql = "select snapshot::text from (select * from rowcast.tick where id >= $1 order by id limit $2) t \
+                   where first + events - 1 <= $3 and at <= to_timestamp($4::float8 / 1000000) order by id desc limit 1";
         let before = before as f64;
-        let row = self.session.query_opt(sql, &[&number, &self.first_tick, &published, &before]).await?;
-        let answer = row.map(|row| row.get::<_, String>(0));
-        match answer.as_deref() {
-            Some("emptied") => tracing::debug!(leaf = number, bytes = leaf.bytes, "emptied a leaf of the log"),
-            answer => tracing::debug!(leaf = number, ?answer, "a leaf of the log cannot be emptied yet"),
+        let from = leaf.last_tick.unwrap_or(0).max(self.first_tick);
+        let Some(row) = self.session.query_opt(sql, &[&from, &self.window, &published, &before]).await? else {
+            return Ok(());
+        };
+        let horizon: &str = row.get(0);
+        // A statement of its own: one that reads ticks cannot truncate them.
+        let sql = "select rowcast.empty_leaf($1, ($2::text)::pg_snapshot)";
+        let number = i32::try_from(leaf.number).unwrap_or_default();
+        let answer: String = self.session.query_one(sql, &[&number, &horizon]).await?.get(0);
+        match answer.as_str() {
+            "emptied" => {
+                self.window = WINDOW;
+                tracing::debug!(leaf = number, bytes = leaf.bytes, "emptied a leaf of the log");
+            }
+            _ => {
+                self.window = self.window.saturating_mul(2);
+                tracing::debug!(leaf = number, answer, "a leaf of the log cannot be emptied yet");
+            }
         }
         Ok(())
     }
