@@ -78,7 +78,10 @@ impl Ring<'_> {
         let full = current.bytes >= self.retention.bytes / 3;
         let old = current.oldest.is_some_and(|at| now - at >= keep / 2);
         let next = leaves[((generation + 1) & 3) as usize];
-        for leaf in leaves.iter().filter(|leaf| leaf.used && leaf.number != current.number) {
+        // The newest tick says how far the numbering is: its leaf stays, and an idle log is left alone.
+        let newest = leaves.iter().filter_map(|leaf| leaf.last_tick).max();
+        let old_ones = |leaf: &&Leaf| leaf.used && leaf.number != current.number && leaf.last_tick != newest;
+        for leaf in leaves.iter().filter(old_ones) {
             let expired = leaf.newest.is_none_or(|at| now - at >= keep);
             if expired || (full && leaf.number == next.number) {
                 self.empty(leaf, if expired { now.saturating_sub(keep) } else { now }).await?;
