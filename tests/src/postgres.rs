@@ -92,10 +92,28 @@ impl PostgresServer {
         Self::start_in(postgres_versions::programs(major)?, Durability::Fast, settings).await
     }
 
+    /// Starts one whose cluster has an identity of its own; the others are copies of one cluster.
+    pub async fn start_unrelated() -> anyhow::Result<Self> {
+        let programs = binary("postgres")?.parent().context("no folder")?.to_owned();
+        let folder = tempfile::Builder::new().prefix("rowcast-pg-").tempdir()?;
+        hand_over(folder.path())?;
+        initdb(&programs, folder.path())?;
+        Self::start_on(folder, programs, Durability::Fast, &[]).await
+    }
+
     async fn start_in(programs: PathBuf, durability: Durability, settings: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("rowcast-pg-").tempdir()?;
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(template(&programs)?).arg(data(folder.path())))?;
         hand_over(folder.path())?;
+        Self::start_on(folder, programs, durability, settings).await
+    }
+
+    async fn start_on(
+        folder: TempDir,
+        programs: PathBuf,
+        durability: Durability,
+        settings: &[&str],
+    ) -> anyhow::Result<Self> {
         let mut options: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         if durability == Durability::Fast {
             options.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
@@ -323,11 +341,17 @@ fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
+/// Makes a cluster.
+fn initdb(programs: &Path, folder: &Path) -> anyhow::Result<()> {
+    let mut make = as_user(&programs.join("initdb"));
+    make.current_dir(folder).arg("-D").arg(data(folder));
+    run(make.args(["--username", ROLE, "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync"]))
+}
+
 /// A cluster as initdb makes it, made once on this machine and copied for each server: initdb takes
 /// a second, a copy a tenth.
 fn template(programs: &Path) -> anyhow::Result<PathBuf> {
-    let initdb = programs.join("initdb");
-    let version = Command::new(&initdb).arg("--version").output()?.stdout;
+    let version = Command::new(programs.join("initdb")).arg("--version").output()?.stdout;
     let version: String = String::from_utf8_lossy(&version).chars().filter(|c| c.is_alphanumeric()).collect();
     let uid = fs::metadata("/proc/self")?.uid();
     let path = std::env::temp_dir().join(format!("rowcast-test-{version}-{uid}"));
@@ -337,9 +361,7 @@ fn template(programs: &Path) -> anyhow::Result<PathBuf> {
     // Made aside and moved into place: another process may make it at the same time.
     let aside = tempfile::Builder::new().prefix("rowcast-initdb-").tempdir()?;
     hand_over(aside.path())?;
-    let mut make = as_user(&initdb);
-    make.current_dir(aside.path()).arg("-D").arg(data(aside.path()));
-    run(make.args(["--username", ROLE, "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync"]))?;
+    initdb(programs, aside.path())?;
     match fs::rename(data(aside.path()), &path) {
         Err(error) if !path.exists() => Err(error.into()),
         _ => Ok(path),

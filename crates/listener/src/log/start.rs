@@ -54,8 +54,9 @@ pub(crate) enum Start {
 ///
 /// A database that went back in time (it failed over to a standby that lagged, or was restored)
 /// would give offsets out a second time, for other changes. It shows by a bus that is ahead of the
-/// log, or whose last change is another one than the log's. Where another cluster or timeline
-/// answers than before, the last change has to be the same one, or a new feed begins.
+/// log, or whose last change is another one than the log's. Where another timeline answers than
+/// before, the last change has to be the same one, or a new feed begins. Where another cluster does
+/// (a dump was loaded), its transactions are numbered anew, so ticks and snapshots mean nothing.
 pub(crate) async fn decide(
     session: &LogSession,
     log: &Log,
@@ -64,6 +65,10 @@ pub(crate) async fn decide(
     history: Retention,
 ) -> Result<Result<Start, BusError>, Lost> {
     let same_cluster = log.cluster.0 == log.cluster.1;
+    let identity = |cluster: &str| cluster.split(':').next().map(str::to_owned);
+    if identity(&log.cluster.0) != identity(&log.cluster.1) {
+        return Ok(Ok(Start::NewFeed("other_cluster")));
+    }
     let ours = head.filter(|head| head.feed == log.feed);
     let verdict = match ours {
         Some(head) if head.last > last_offset(session, log).await? => Some(false),
