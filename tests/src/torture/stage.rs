@@ -1,7 +1,10 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context;
@@ -146,8 +149,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Does what a fault says, and undoes it after its time. Returns which one was struck.
-    pub async fn strike(&self, fault: Fault, recovery: &Recovery, alone: bool) -> anyhow::Result<String> {
+    /// Does what a fault says, and undoes it after its time. Returns which one was struck. `alone`
+    /// tells whether its recovery is that of one fault.
+    pub async fn strike(&self, fault: Fault, recovery: &Recovery, alone: &AtomicBool) -> anyhow::Result<String> {
         let clock = Clock { fault, recovery, alone };
         match fault.victim {
             Victim::Leader => self.strike_seat(&self.listeners[self.leader().await], &clock).await,
@@ -300,7 +304,7 @@ impl Stage {
 struct Clock<'a> {
     fault: Fault,
     recovery: &'a Recovery,
-    alone: bool,
+    alone: &'a AtomicBool,
 }
 
 impl Clock<'_> {
@@ -314,7 +318,7 @@ impl Clock<'_> {
 
     fn timed(&self, from: TimedFrom) {
         if self.fault.timed_from() == from {
-            self.recovery.begin(self.fault.kind(), self.alone);
+            self.recovery.begin(self.fault.kind(), self.alone.load(Ordering::Acquire));
         }
     }
 

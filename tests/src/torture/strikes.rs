@@ -1,7 +1,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,8 @@ pub struct Strikes {
     stage: Arc<Stage>,
     recovery: Arc<Recovery>,
     began: Instant,
-    lasting: AtomicUsize,
+    /// For each that lasts: whether it has had the stage alone so far.
+    lasting: Mutex<Vec<Arc<AtomicBool>>>,
     done: Mutex<Vec<Fault>>,
     journal: Mutex<Vec<String>>,
     failed: Mutex<Option<anyhow::Error>>,
@@ -32,7 +33,7 @@ impl Strikes {
             stage,
             recovery,
             began: Instant::now(),
-            lasting: AtomicUsize::new(0),
+            lasting: Mutex::default(),
             done: Mutex::default(),
             journal: Mutex::default(),
             failed: Mutex::default(),
@@ -72,17 +73,26 @@ impl Strikes {
     }
 
     async fn one(self: Arc<Self>, fault: Fault) {
-        let alone = self.lasting.fetch_add(1, Ordering::AcqRel) == 0;
-        self.recovery.disturbed();
+        let alone = self.enter();
         lock(&self.done).push(fault);
         self.note(format!("{fault}"));
-        match self.stage.strike(fault, &self.recovery, alone).await {
+        match self.stage.strike(fault, &self.recovery, &alone).await {
             Ok(whom) => self.note(format!("{:7.3} s  over: {} {whom}", self.elapsed().as_secs_f64(), fault.blow)),
             Err(error) => {
                 lock(&self.failed).get_or_insert(error.context(format!("{fault}")));
             }
         }
-        self.lasting.fetch_sub(1, Ordering::AcqRel);
+        lock(&self.lasting).retain(|other| !Arc::ptr_eq(other, &alone));
+    }
+
+    /// Another fault begins: whatever lasts, or has just ended, no longer has the stage alone.
+    fn enter(&self) -> Arc<AtomicBool> {
+        self.recovery.disturbed();
+        let mut lasting = lock(&self.lasting);
+        lasting.iter().for_each(|other| other.store(false, Ordering::Release));
+        let alone = Arc::new(AtomicBool::new(lasting.is_empty()));
+        lasting.push(Arc::clone(&alone));
+        alone
     }
 
     fn note(&self, line: String) {
