@@ -1,20 +1,31 @@
 //! A source's feed at this gateway: takes batches from the bus, repairs gaps from the histories,
 //! and hands one gapless sequence to every shard.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod repair;
+#[cfg(test)]
+mod tests;
 
-use bus::{Bus, Event, Head, History, Position, Reader, Subscription};
-use bytes::{Bytes, BytesMut};
-use protocol::{Backoff, Batch, Catalogue, FeedId, Micros, Offset, Slice, Source, Topic};
-use tokio::sync::{mpsc, watch};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bus::{Bus, Event, Head, Position, Reader, Subscription};
+use protocol::{Backoff, Batch, Catalogue, FeedId, Micros, Offset, Source, Topic};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
+use repair::Repair;
 
 /// A leading listener publishes every second. After this much silence the feed looks for itself
 /// whether the channel has gone deaf.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// Batches on their way to the shards, in KiB. Past that the feed waits, and what comes waits on
+/// the bus' side, where a limit turns it into a gap that is repaired.
+const ON_THE_WAY_KIB: u32 = 32 * 1024;
 
 /// What a shard is told. The batches between two `Started` follow each other without a hole.
 #[derive(Debug, Clone)]
@@ -32,8 +43,11 @@ pub enum FeedEvent {
         source: Source,
         /// The changes.
         batch: Arc<Batch>,
+        /// What it takes of the way to the shards.
+        room: Arc<Room>,
     },
-    /// The next batch, without the changes of some topics: those are lost to this gateway.
+    /// The next batch, without the changes of some topics: those are lost to this gateway. Who wants
+    /// one of these topics gets nothing until it has been told ([`FeedEvent::Lost`]).
     Torn {
         /// Which source.
         source: Source,
@@ -41,6 +55,15 @@ pub enum FeedEvent {
         batch: Arc<Batch>,
         /// The topics.
         lost: Arc<Vec<Topic>>,
+        /// What it takes of the way to the shards.
+        room: Arc<Room>,
+    },
+    /// Before here changes of some topics have been lost.
+    Lost {
+        /// Which source.
+        source: Source,
+        /// The topics.
+        topics: Arc<Vec<Topic>>,
     },
     /// The feed carries other topics than before.
     Catalogue {
@@ -49,6 +72,12 @@ pub enum FeedEvent {
         /// What it carries now.
         catalogue: Arc<Catalogue>,
     },
+}
+
+/// A batch's share of what may be on its way to the shards; free again when all have taken it.
+#[derive(Debug)]
+pub struct Room {
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// Where a feed begins, for a gateway.
@@ -94,15 +123,16 @@ pub struct Feed {
     metrics: Metrics,
     position: Option<Position>,
     catalogue: Arc<Catalogue>,
-    /// Whether this gateway was there before any feed: then clients of plain endpoints wait for the
-    /// feed's first change.
+    /// Whether this gateway was there before any feed of channels: then clients of plain endpoints
+    /// wait for its first change. The log's feed is older than what the bus has of it: what comes
+    /// first there may be a history that is brought back.
     was_first: bool,
-}
-
-enum Repair {
-    Done,
-    /// Not everything could be read yet: the bus is being refilled, or is gone again.
-    Later(String),
+    /// Topics that have lost changes in the gap that is being repaired, and nobody has been told.
+    lost: BTreeSet<Topic>,
+    /// Reads what another listener says that it carries, until that works.
+    announced: JoinSet<Head>,
+    /// How many batches may be on their way.
+    way: Arc<Semaphore>,
 }
 
 impl Feed {
@@ -118,6 +148,9 @@ impl Feed {
             position: None,
             catalogue: Arc::default(),
             was_first: false,
+            lost: BTreeSet::new(),
+            announced: JoinSet::new(),
+            way: Arc::new(Semaphore::new(ON_THE_WAY_KIB as usize)),
         }
     }
 
@@ -138,7 +171,16 @@ impl Feed {
 
     async fn follow(&mut self) {
         loop {
-            match tokio::time::timeout(SILENCE, self.subscription.next()).await {
+            let event = tokio::select! {
+                event = tokio::time::timeout(SILENCE, self.subscription.next()) => event,
+                Some(read) = self.announced.join_next() => {
+                    if let Ok(head) = read {
+                        self.update_catalogue(&head).await;
+                    }
+                    continue;
+                }
+            };
+            match event {
                 Ok(Event::Batch(batch)) => self.take(batch).await,
                 Ok(Event::Gap) => {
                     if self.position.is_some() {
@@ -154,22 +196,55 @@ impl Feed {
 
     async fn take(&mut self, batch: Batch) {
         let new_term = self.position.as_ref().is_some_and(|p| p.epoch != batch.epoch);
+        if new_term {
+            self.read_what_is_announced(batch.epoch);
+        }
         self.position = Some(Position { feed: batch.feed.clone(), epoch: batch.epoch, last: batch.last });
         self.send_batch(Arc::new(batch)).await;
-        // Another listener goes on with the feed; it may carry other topics.
-        if new_term && let Ok(Some(head)) = self.reader.head().await {
-            self.update_catalogue(&head).await;
-        }
+    }
+
+    /// Another listener goes on with the feed, or the same one with another catalogue. Read beside
+    /// the feed, so that no change waits for it.
+    fn read_what_is_announced(&mut self, epoch: u64) {
+        self.announced.abort_all();
+        let reader = self.reader.clone();
+        self.announced.spawn(async move {
+            let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+            loop {
+                match reader.head().await {
+                    Ok(Some(head)) if head.epoch >= epoch => return head,
+                    // Away, or being refilled.
+                    Ok(_) | Err(_) => tokio::time::sleep(backoff.delay()).await,
+                }
+            }
+        });
     }
 
     async fn send_batch(&mut self, batch: Arc<Batch>) {
         self.metrics.batch(self.source, &batch);
-        self.send(FeedEvent::Batch { source: self.source, batch }).await;
+        let room = self.room_for(&batch).await;
+        self.send(FeedEvent::Batch { source: self.source, batch, room }).await;
     }
 
     async fn send_torn(&mut self, batch: Arc<Batch>, lost: Arc<Vec<Topic>>) {
         self.metrics.batch(self.source, &batch);
-        self.send(FeedEvent::Torn { source: self.source, batch, lost }).await;
+        let room = self.room_for(&batch).await;
+        self.send(FeedEvent::Torn { source: self.source, batch, lost, room }).await;
+    }
+
+    async fn room_for(&self, batch: &Batch) -> Arc<Room> {
+        let bytes: usize = batch.slices.iter().map(|(_, slice)| slice.bytes.len()).sum();
+        let share = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(1, ON_THE_WAY_KIB);
+        // Nobody closes it.
+        Arc::new(Room { _share: Arc::clone(&self.way).acquire_many_owned(share).await.ok() })
+    }
+
+    /// Tells of what was lost in the gap that has been repaired.
+    async fn tell_losses(&mut self) {
+        if !self.lost.is_empty() {
+            let topics = Arc::new(std::mem::take(&mut self.lost).into_iter().collect());
+            self.send(FeedEvent::Lost { source: self.source, topics }).await;
+        }
     }
 
     /// Waits where a shard is behind: then batches wait on the bus' side, where a limit turns them
@@ -224,51 +299,11 @@ impl Feed {
                 }
             }
         }
+        self.tell_losses().await;
         if let Some(position) = &self.position {
             self.subscription.set_position(position.clone());
         }
         self.set_state(FeedState::Live);
-    }
-
-    async fn try_repair(&mut self) -> Repair {
-        let head = match self.reader.head().await {
-            Ok(Some(head)) => head,
-            // No listener yet; or the bus was emptied, and the listener brings the feed back. What
-            // comes then is judged against where we are.
-            Ok(None) => {
-                self.was_first = self.position.is_none();
-                return Repair::Done;
-            }
-            Err(e) => return Repair::Later(e.to_string()),
-        };
-        let repair = match self.position.clone() {
-            // A history from before: the listener will replace it.
-            Some(position) if position.epoch > head.epoch => return Repair::Done,
-            Some(position) if position.feed == head.feed => self.catch_up(position, &head).await,
-            // Who is connected goes on from where the new feed begins: only what lies between the
-            // two feeds may be lost.
-            Some(_) => {
-                let position = self.start(&head, head.base).await;
-                self.catch_up(position, &head).await
-            }
-            None => {
-                let from = if self.was_first { head.base } else { head.last };
-                let position = self.start(&head, from).await;
-                self.catch_up(position, &head).await
-            }
-        };
-        self.update_catalogue(&head).await;
-        repair
-    }
-
-    async fn start(&mut self, head: &Head, last: Offset) -> Position {
-        info!(source = %self.source, feed = %head.feed, offset = last, topics = head.catalogue.topics.len(), "a feed begins");
-        self.set_catalogue(head);
-        let position = Position { feed: head.feed.clone(), epoch: head.epoch, last };
-        self.position = Some(position.clone());
-        let start = Start { feed: head.feed.clone(), last, at: head.at, catalogue: Arc::clone(&self.catalogue) };
-        self.send(FeedEvent::Started { source: self.source, start: Arc::new(start) }).await;
-        position
     }
 
     fn set_catalogue(&mut self, head: &Head) {
@@ -277,88 +312,11 @@ impl Feed {
     }
 
     async fn update_catalogue(&mut self, head: &Head) {
-        if *self.catalogue != head.catalogue {
+        let is_of_here = self.position.as_ref().is_some_and(|p| p.feed == head.feed && p.epoch <= head.epoch);
+        if is_of_here && *self.catalogue != head.catalogue {
             self.set_catalogue(head);
             let catalogue = Arc::clone(&self.catalogue);
             self.send(FeedEvent::Catalogue { source: self.source, catalogue }).await;
         }
     }
-
-    /// Reads the changes between where this gateway is and the head, from the histories of the
-    /// topics that have any, and hands them on as one batch.
-    async fn catch_up(&mut self, position: Position, head: &Head) -> Repair {
-        if head.last <= position.last {
-            self.position = Some(Position { epoch: head.epoch, ..position });
-            return Repair::Done;
-        }
-        let mut slices = Vec::new();
-        let mut trimmed = Vec::new();
-        for (topic, changed) in missed_topics(head, position.last) {
-            if !changed {
-                trimmed.push(topic);
-                continue;
-            }
-            match self.reader.history(&head.feed, &topic, position.last).await {
-                Ok(History::Complete { slices: read, .. }) => match cut(&read, position.last, head.last) {
-                    Ok(Some(slice)) => slices.push((topic, slice)),
-                    Ok(None) => {}
-                    Err(problem) => {
-                        error!(source = %self.source, %topic, %problem, "a history with malformed changes");
-                        trimmed.push(topic);
-                    }
-                },
-                Ok(History::Trimmed) => trimmed.push(topic),
-                Ok(History::NotReady | History::OtherFeed) => return Repair::Later(format!("{topic} is not ready")),
-                Err(e) => return Repair::Later(e.to_string()),
-            }
-        }
-        let batch = Batch {
-            feed: head.feed.clone(),
-            epoch: head.epoch,
-            first: position.last + 1,
-            last: head.last,
-            at: head.at,
-            slices,
-        };
-        info!(source = %self.source, changes = batch.len(), topics = batch.slices.len(), trimmed = trimmed.len(), "repaired a gap");
-        self.metrics.repaired(self.source);
-        self.position = Some(Position { feed: head.feed.clone(), epoch: head.epoch, last: head.last });
-        match trimmed.is_empty() {
-            true => self.send_batch(Arc::new(batch)).await,
-            false => self.send_torn(Arc::new(batch), Arc::new(trimmed)).await,
-        }
-        Repair::Done
-    }
-}
-
-/// The topics that have, or may have, changes after an offset; `false` where nobody can say which.
-fn missed_topics(head: &Head, after: Offset) -> Vec<(Topic, bool)> {
-    if head.base > after {
-        // The histories begin later than we are: every topic may have lost something.
-        let carried = head.catalogue.topics.iter().map(|info| &info.topic);
-        let all: HashMap<&Topic, ()> = carried.chain(head.tails.keys()).map(|topic| (topic, ())).collect();
-        return all.into_keys().map(|topic| (topic.clone(), false)).collect();
-    }
-    head.tails.iter().filter(|(_, tail)| **tail > after).map(|(topic, _)| (topic.clone(), true)).collect()
-}
-
-/// One slice with the changes in `after+1 ..= through`.
-fn cut(slices: &[Slice], after: Offset, through: Offset) -> Result<Option<Slice>, protocol::BatchError> {
-    let mut bytes = BytesMut::new();
-    let mut last = None;
-    for slice in slices {
-        let whole = slice.last <= through && slice.first()? > after;
-        if whole {
-            bytes.extend_from_slice(&slice.bytes);
-            last = Some(slice.last);
-            continue;
-        }
-        for change in slice.changes_after(after)? {
-            if change.offset <= through {
-                last = Some(change.offset);
-                change.encode(&mut bytes);
-            }
-        }
-    }
-    Ok(last.map(|last| Slice { last, bytes: Bytes::from(bytes) }))
 }

@@ -101,7 +101,7 @@ impl Gateway {
         drop(events);
         let status = feeds.iter().map(|feed| (feed.source(), feed.status())).collect();
         let readiness = Readiness::new(status, metrics.clone());
-        let historian = Historian::start(&self.bus);
+        let historian = Historian::start(&self.bus, metrics.clone());
         let all = Limits::new(most, limits.max_connections_per_ip.unwrap_or(most));
         let sockets = Sockets::new(all.clone(), most + OWN_FILES / 2);
         let pulses: Vec<Pulse> = inboxes.iter().map(|_| Pulse::default()).collect();

@@ -1,41 +1,55 @@
-//! Reads histories for all shards: one task, so that a crowd that resumes from the same place
+//! Reads histories for all shards: one task, so that a crowd that resumes from the same stretch
 //! costs one read and not one each, and Redis sees a bounded number of them at a time.
+//!
+//! Who waits for the same topics is served together: from the smallest offset that is asked for,
+//! and everybody whose offset lies in what was read takes what is behind its own. What was read
+//! last is kept for a moment, for those who come a little later, and for those who read slowly: they
+//! hold nothing while they wait for their socket, and ask again.
+
+mod shelf;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use bus::{Bus, History, Reader};
+use bus::{Bus, BusError, History, Reader};
 use protocol::{FeedId, Offset, Source, Topic};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
-use crate::hit::Hit;
+use crate::{hit::Hit, metrics::Metrics};
+use shelf::Shelf;
 
 /// Reads that are under way at a time.
 const READS: usize = 8;
 
-/// Payload bytes in one answer, about. A client that reads slowly holds its answer in memory.
-const STRETCH_BYTES: usize = 1024 * 1024;
+/// Payload bytes in one answer, about.
+const STRETCH_BYTES: u64 = 1024 * 1024;
 
-/// What to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+/// The least that is read of one of several topics.
+const LEAST_BYTES: u64 = 64 * 1024;
+
+/// How often what nobody asks for any more is thrown away.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Whose histories, from which feed. What is read for equal ones is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Subject {
     /// Which source.
     pub source: Source,
     /// Its feed.
     pub feed: FeedId,
     /// The topics, sorted.
     pub topics: Vec<Topic>,
-    /// The last change that the reader has.
-    pub after: Offset,
 }
 
 /// What was read.
 #[derive(Debug, Clone)]
 pub enum Stretch {
-    /// All changes of the topics in `after+1 ..= through`, in order. There may be more.
+    /// All changes of the topics after the offset that was asked for, up to `through`, in order.
+    /// They may begin earlier. There may be more.
     Complete {
         /// How far it goes.
         through: Offset,
@@ -50,99 +64,202 @@ pub enum Stretch {
     OtherFeed,
 }
 
-type Asked = (Request, oneshot::Sender<Stretch>);
+/// Somebody who waits: with what it has, and where to answer.
+struct Waiting {
+    after: Offset,
+    answer: oneshot::Sender<Stretch>,
+}
 
 /// Where to ask. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Historian {
-    asked: mpsc::Sender<Asked>,
+    asked: mpsc::Sender<(Subject, Waiting)>,
 }
 
 impl Historian {
     /// Starts the task; it ends when nobody can ask any more.
-    pub fn start(bus: &Bus) -> Self {
+    pub fn start(bus: &Bus, metrics: Metrics) -> Self {
         let readers = Source::ALL.into_iter().map(|source| (source, bus.reader(source))).collect();
         let (asked, inbox) = mpsc::channel(1024);
-        tokio::spawn(answer(readers, inbox));
+        let desk = Arc::new(Desk { readers, metrics, shelf: Mutex::default() });
+        tokio::spawn(answer(desk, inbox));
         Self { asked }
     }
 
-    /// Reads, or shares a read of the same stretch that has not begun yet.
-    pub async fn read(&self, request: Request) -> Stretch {
+    /// What comes after an offset: about as much as can be sent in one go, and more when it is asked
+    /// for again.
+    pub async fn read(&self, subject: Subject, after: Offset) -> Stretch {
         let (answer, answered) = oneshot::channel();
-        if self.asked.send((request, answer)).await.is_err() {
+        if self.asked.send((subject, Waiting { after, answer })).await.is_err() {
             return Stretch::NotReady;
         }
         answered.await.unwrap_or(Stretch::NotReady)
     }
 }
 
-async fn answer(readers: HashMap<Source, Reader>, mut inbox: mpsc::Receiver<Asked>) {
-    // In the order in which they came, so that none waits for ever.
-    let mut waiting: VecDeque<(Request, Vec<oneshot::Sender<Stretch>>)> = VecDeque::new();
-    let mut reads = tokio::task::JoinSet::new();
+/// What the reads share.
+struct Desk {
+    readers: HashMap<Source, Reader>,
+    metrics: Metrics,
+    shelf: Mutex<Shelf>,
+}
+
+async fn answer(desk: Arc<Desk>, mut inbox: mpsc::Receiver<(Subject, Waiting)>) {
+    let mut waiting: HashMap<Subject, Vec<Waiting>> = HashMap::new();
+    // In the order in which they were asked for first, so that none waits for ever.
+    let mut turns: VecDeque<Subject> = VecDeque::new();
+    let mut being_read: Vec<Subject> = Vec::new();
+    let mut rounds = tokio::task::JoinSet::new();
+    let mut sweep = tokio::time::interval(SWEEP);
     loop {
-        while reads.len() < READS
-            && let Some((request, who)) = waiting.pop_front()
+        // One round a subject at a time: who comes meanwhile takes part in the next.
+        while rounds.len() < READS
+            && let Some(turn) = turns.iter().position(|subject| !being_read.contains(subject))
+            && let Some(subject) = turns.remove(turn)
         {
-            let reader = readers[&request.source].clone();
-            reads.spawn(async move {
-                let stretch = read(&reader, request).await;
-                for answer in who {
-                    // Who has left needs no answer.
-                    drop(answer.send(stretch.clone()));
-                }
+            let crowd = waiting.remove(&subject).unwrap_or_default();
+            being_read.push(subject.clone());
+            let desk = Arc::clone(&desk);
+            rounds.spawn(async move {
+                desk.serve(&subject, crowd).await;
+                subject
             });
         }
         tokio::select! {
-            asked = inbox.recv(), if waiting.len() < 1024 => match asked {
-                Some((request, answer)) => match waiting.iter_mut().find(|(same, _)| *same == request) {
-                    Some((_, who)) => who.push(answer),
-                    None => waiting.push_back((request, vec![answer])),
-                },
+            asked = inbox.recv() => match asked {
+                Some((subject, who)) => {
+                    if let Some(who) = desk.serve_from_shelf(&subject, who) {
+                        if !waiting.contains_key(&subject) {
+                            turns.push_back(subject.clone());
+                        }
+                        waiting.entry(subject).or_default().push(who);
+                    }
+                }
                 None => return,
             },
-            Some(_) = reads.join_next() => {}
+            Some(done) = rounds.join_next() => {
+                // A round that panicked answers nobody; who waited asks again.
+                match done {
+                    Ok(subject) => being_read.retain(|other| *other != subject),
+                    Err(_) => being_read.clear(),
+                }
+            }
+            _ = sweep.tick() => desk.shelf().sweep(),
         }
     }
 }
 
-async fn read(reader: &Reader, request: Request) -> Stretch {
-    let mut through = Offset::MAX;
-    let mut hits = Vec::new();
-    for topic in &request.topics {
-        let slices = match reader.history(&request.feed, topic, request.after).await {
-            Ok(History::Complete { through: to, slices }) => {
-                through = through.min(to);
-                slices
-            }
-            Ok(History::Trimmed) => return Stretch::Trimmed,
-            Ok(History::NotReady) => return Stretch::NotReady,
-            Ok(History::OtherFeed) => return Stretch::OtherFeed,
-            Err(e) => {
-                debug!(%topic, error = %e, "cannot read a history");
-                return Stretch::NotReady;
-            }
-        };
-        for slice in slices {
-            match Hit::read(topic, &slice, request.after) {
-                Ok(read) => hits.extend(read),
-                Err(_) => return Stretch::Trimmed,
+impl Desk {
+    // Nothing that runs under the lock can panic half-way through a change.
+    fn shelf(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers from what was read for others; who is still to be answered.
+    fn serve_from_shelf(&self, subject: &Subject, who: Waiting) -> Option<Waiting> {
+        let Some((through, hits)) = self.shelf().get(subject, who.after) else { return Some(who) };
+        who.tell(Stretch::Complete { through, hits });
+        None
+    }
+
+    /// Answers everybody of a crowd, in as few reads as there are stretches.
+    async fn serve(&self, subject: &Subject, mut crowd: Vec<Waiting>) {
+        crowd.sort_by_key(|who| who.after);
+        let mut crowd = VecDeque::from(crowd);
+        while let Some(first) = crowd.front() {
+            let after = first.after;
+            match self.read(subject, after, STRETCH_BYTES).await {
+                Stretch::Complete { through, hits } => {
+                    self.shelf().put(subject, after, through, Arc::clone(&hits));
+                    // Who has no more than the first is answered in any case, with nothing if need be.
+                    let covered = crowd.partition_point(|who| who.after == after || who.after < through);
+                    for who in crowd.drain(..covered) {
+                        who.tell(Stretch::Complete { through, hits: Arc::clone(&hits) });
+                    }
+                }
+                Stretch::Trimmed => {
+                    let trimmed = self.trimmed(subject, &crowd).await;
+                    crowd.drain(..trimmed).for_each(|who| who.tell(Stretch::Trimmed));
+                }
+                // It is the same for all of them.
+                other => crowd.drain(..).for_each(|who| who.tell(other.clone())),
             }
         }
     }
-    // The topics were read one after the other: what came in between is complete for some only.
+
+    /// How many of a sorted crowd, whose first has been refused, have something that is no longer
+    /// kept after what they have. Looks at few of them: the last one, then ever halves.
+    async fn trimmed(&self, subject: &Subject, crowd: &VecDeque<Waiting>) -> usize {
+        let (mut refused, mut known) = (1, crowd.len());
+        let mut look = crowd.len() - 1;
+        while refused < known {
+            let after = crowd[look].after;
+            let is_trimmed = matches!(self.read(subject, after, 1).await, Stretch::Trimmed);
+            if is_trimmed {
+                refused = crowd.iter().filter(|who| who.after <= after).count();
+            } else {
+                known = look;
+            }
+            look = refused + known.saturating_sub(refused) / 2;
+        }
+        refused
+    }
+
+    async fn read(&self, subject: &Subject, after: Offset, most_bytes: u64) -> Stretch {
+        self.metrics.history_read();
+        let reader = &self.readers[&subject.source];
+        match read(reader, subject, after, most_bytes).await {
+            Ok(stretch) => stretch,
+            Err(error) => {
+                debug!(topics = ?subject.topics, %error, "cannot read a history");
+                Stretch::NotReady
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn tell(self, stretch: Stretch) {
+        // Who has left needs no answer.
+        drop(self.answer.send(stretch));
+    }
+}
+
+async fn read(reader: &Reader, subject: &Subject, after: Offset, most_bytes: u64) -> Result<Stretch, BusError> {
+    let Subject { feed, topics, .. } = subject;
+    let (mut topics, mut through) = (topics.clone(), Offset::MAX);
+    if topics.len() > 1 {
+        // Of many topics few have changed: the head tells which.
+        match reader.head().await? {
+            Some(head) if head.feed == *feed && head.base <= after && after <= head.last => {
+                topics.retain(|topic| head.tails.get(topic).is_some_and(|tail| *tail > after));
+                through = head.last;
+            }
+            // The first history says what is the matter.
+            _ => topics.truncate(1),
+        }
+    }
+    let share = (most_bytes / topics.len().max(1) as u64).max(LEAST_BYTES.min(most_bytes));
+    let mut hits = Vec::new();
+    for topic in &topics {
+        let slices = match reader.history_up_to(feed, topic, after, share).await? {
+            History::Complete { through: to, slices } => {
+                through = through.min(to);
+                slices
+            }
+            History::Trimmed => return Ok(Stretch::Trimmed),
+            History::NotReady => return Ok(Stretch::NotReady),
+            History::OtherFeed => return Ok(Stretch::OtherFeed),
+        };
+        for slice in slices {
+            match Hit::read(topic, &slice, after) {
+                Ok(read) => hits.extend(read),
+                Err(_) => return Ok(Stretch::Trimmed),
+            }
+        }
+    }
+    // The topics were read one after the other, each as far as its share went.
     hits.retain(|hit| hit.offset() <= through);
     hits.sort_by_key(Hit::offset);
-    let mut bytes = 0;
-    let full = hits.iter().position(|hit| {
-        bytes += hit.change.payload.len();
-        bytes > STRETCH_BYTES
-    });
-    if let Some(last) = full {
-        hits.truncate(last + 1);
-        hits.shrink_to_fit();
-        through = hits[last].offset();
-    }
-    Stretch::Complete { through, hits: Arc::new(hits) }
+    Ok(Stretch::Complete { through, hits: Arc::new(hits) })
 }

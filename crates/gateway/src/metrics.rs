@@ -102,6 +102,9 @@ metrics! {
     fell_behind: Counter = "subscriptions_fell_behind";
     /// Changes that were sent again to subscriptions that caught up.
     resumed: Family<ByFrom, Counter> = "resumed_changes";
+    /// Reads of the histories for subscriptions that catch up. Those who resume from the same
+    /// stretch share them.
+    history_reads: Counter = "history_reads";
     /// The last offset of the feed.
     offset: Family<BySource, Gauge> = "feed_offset";
     /// The database's time up to which the feed is complete, in milliseconds since 1970.
@@ -181,6 +184,10 @@ impl Metrics {
 
     pub(crate) fn resumed_from_history(&self, changes: usize) {
         self.inner.resumed.get_or_create(&ByFrom { from: "history" }).inc_by(changes as u64);
+    }
+
+    pub(crate) fn history_read(&self) {
+        self.inner.history_reads.inc();
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {

@@ -1,8 +1,11 @@
 //! Whether this gateway delivers: `/readyz`, and whether an upgrade is accepted.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use protocol::{Catalogue, Source, Topic};
@@ -10,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     feed::{FeedState, FeedStatus},
-    hub::names,
+    hub::{is_too_early, names},
     metrics::Metrics,
 };
 
@@ -20,13 +23,14 @@ use crate::{
 pub struct Readiness {
     feeds: Arc<Vec<(Source, watch::Receiver<FeedStatus>)>>,
     draining: Arc<AtomicBool>,
+    started: Instant,
     metrics: Metrics,
 }
 
 impl Readiness {
     /// The readiness of a gateway with these feeds.
     pub fn new(feeds: Vec<(Source, watch::Receiver<FeedStatus>)>, metrics: Metrics) -> Self {
-        Self { feeds: Arc::new(feeds), draining: Arc::default(), metrics }
+        Self { feeds: Arc::new(feeds), draining: Arc::default(), started: Instant::now(), metrics }
     }
 
     /// From now on, never ready again.
@@ -60,10 +64,12 @@ impl Readiness {
     pub fn carries(&self, topic: &str) -> Option<bool> {
         let catalogues: Vec<Arc<Catalogue>> =
             self.feeds.iter().filter_map(|(_, status)| status.borrow().catalogue.clone()).collect();
-        if catalogues.is_empty() {
-            return None;
+        if catalogues.iter().any(|catalogue| catalogue.get(topic).is_some()) {
+            return Some(true);
         }
-        Some(catalogues.iter().any(|catalogue| catalogue.get(topic).is_some()))
+        let has_log = self.feeds.iter().any(|(of, status)| *of == Source::Log && status.borrow().catalogue.is_some());
+        let unknown = catalogues.is_empty() || is_too_early(topic, has_log, self.started.elapsed());
+        (!unknown).then_some(false)
     }
 
     /// The topics of which this is true, in words.

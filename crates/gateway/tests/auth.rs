@@ -148,12 +148,18 @@ async fn a_token_is_enforced_until_it_expires_and_a_fresh_one_renews_it() {
 #[tokio::test]
 async fn a_refusal_names_only_topics_that_the_token_covers() {
     let (gateway, _secret) = gateway().await;
-    let _feed = gateway.feed(&["mine.1", "mine.2", "secret"]).await;
-    let mut client = gateway.connect(&format!("/rowcast?token={}", token(&json!(["mine.*"])))).await;
+    let _feed = gateway.feed(&["mine-1", "mine-2", "secret"]).await;
+    let mut client = gateway.connect(&format!("/rowcast?token={}", token(&json!(["mine-*"])))).await;
     client.next("hello").await;
-    let refused = client.subscribe(r#""topic":"mine.3""#).await;
+    let refused = client.subscribe(r#""topic":"mine-3""#).await;
     assert_eq!(refused["code"], "unknown_topic");
     let message = refused["message"].as_str().unwrap();
-    assert!(message.ends_with("there are: mine.1, mine.2"), "{message}");
+    assert!(message.ends_with("there are: mine-1, mine-2"), "{message}");
+    let page = format!("/ws/mine-3/?token={}", token(&json!(["mine-*"])));
+    let (status, answer) = gateway.get(&page).await;
+    assert_eq!(status, 404);
+    assert!(answer.ends_with("topics are: mine-1, mine-2\"}"), "{answer}");
+    let (_, answer) = gateway.get("/ws/mine-3/").await;
+    assert!(!answer.contains("topics are"), "who shows no token sees nothing: {answer}");
     gateway.shutdown.cancel();
 }

@@ -131,3 +131,21 @@ async fn who_asks_for_what_is_not_there_is_told_what_is() {
     assert!(answer.contains("topics are: channel, public.a, public.b\""), "{answer}");
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn a_gateway_that_has_just_started_does_not_deny_a_table_before_the_log_has_told() {
+    let gateway = TestGateway::start(&[], "").await;
+    let _channel = gateway.feed(&["channel"]).await;
+    let mut client = native(&gateway).await;
+    assert_eq!(client.subscribe(r#""topic":"public.orders""#).await["code"], "not_ready");
+    assert_eq!(gateway.get("/ws/public.orders/").await.0, 503);
+    assert_eq!(client.subscribe(r#""topic":"orders""#).await["code"], "unknown_topic", "no table is called so");
+    let denied = async {
+        while client.subscribe(r#""topic":"public.orders""#).await["code"] != "unknown_topic" {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, denied).await.expect("it has waited long enough");
+    assert_eq!(gateway.get("/ws/public.orders/").await.0, 404);
+    gateway.shutdown.cancel();
+}

@@ -18,16 +18,12 @@ use super::{
 };
 use crate::{
     encode::Form,
-    historian::{Request, Stretch},
+    historian::{Stretch, Subject},
     hit::Hit,
 };
 
 /// Bytes of frames that are put together in one step.
 const STEP_BYTES: usize = 64 * 1024;
-
-/// How long a cursor may be ahead of this gateway: other gateways may have been quicker, or Redis
-/// may have lost a little that the listener brings back.
-const AHEAD: Duration = Duration::from_secs(5);
 
 /// What became of one step.
 pub(super) enum Step {
@@ -41,8 +37,8 @@ pub(super) enum Step {
     NoRoom(Rc<Notify>),
     /// Its cursor is ahead of this gateway.
     Ahead(Source),
-    /// Memory does not go back that far.
-    History(Request),
+    /// Memory does not go back that far: what is needed, and after which offset.
+    History(Subject, Offset),
 }
 
 impl HubHandle {
@@ -60,20 +56,20 @@ impl HubHandle {
                 Step::Again => tokio::task::yield_now().await,
                 Step::NoRoom(room) => room.notified().await,
                 Step::Ahead(source) => {
-                    if ahead_since.get_or_insert_with(Instant::now).elapsed() > AHEAD {
-                        self.with(|hub| hub.reset_behind(sub, source, ResetReason::UnknownCursor));
+                    let since = *ahead_since.get_or_insert_with(Instant::now);
+                    if self.with(|hub| hub.deny(sub, source, since)) {
                         return;
                     }
                     drop(tokio::time::timeout(Duration::from_millis(250), self.moved.notified()).await);
                 }
-                Step::History(request) => {
-                    let (source, after) = (request.source, request.after);
+                Step::History(subject, after) => {
+                    let source = subject.source;
                     let Some(turn) = self.with(|hub| hub.turn_to_read(sub)) else { return };
                     // Nobody closes it.
                     let Ok(_turn) = turn.acquire().await else { return };
-                    match self.historian.read(request).await {
+                    match self.historian.read(subject, after).await {
                         Stretch::Complete { through, hits } if through > after => {
-                            self.replay(sub, through, &hits).await;
+                            self.replay(sub, after, through, &hits).await;
                         }
                         Stretch::Trimmed => self.with(|hub| hub.lost(sub, source)),
                         // The bus is being refilled, or the feed will tell that it has moved on to
@@ -87,21 +83,19 @@ impl HubHandle {
         }
     }
 
-    /// Sends what was read from the history, as there is room. Not what the bus has and this
-    /// gateway does not yet: if the bus were lost now, the client would be ahead of everything here.
-    async fn replay(&self, sub: SubKey, through: Offset, mut hits: &[Hit]) {
+    /// Sends what was read from the history, as long as there is room: while a socket takes nothing,
+    /// nothing is held for it. Not what the bus has and this gateway does not yet: if the bus were
+    /// lost now, the client would be ahead of everything here.
+    async fn replay(&self, sub: SubKey, after: Offset, through: Offset, hits: &[Hit]) {
         let through = self.with(|hub| hub.last_for(sub)).map_or(through, |last| through.min(last));
-        hits = &hits[..hits.partition_point(|hit| hit.offset() <= through)];
+        let place = |offset| hits.partition_point(|hit| hit.offset() <= offset);
+        let mut hits = &hits[place(after)..place(through).max(place(after))];
         loop {
             match self.with(|hub| hub.replay(sub, through, hits)) {
-                Replayed::Gone => return,
-                Replayed::NoRoom(room) => room.notified().await,
-                Replayed::Sent(count) if count == hits.len() => return,
-                Replayed::Sent(count) => {
-                    hits = &hits[count..];
-                    tokio::task::yield_now().await;
-                }
+                Some(count) if count < hits.len() => hits = &hits[count..],
+                Some(_) | None => return,
             }
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -110,12 +104,6 @@ enum Unreadable {
     /// Memory does not go back that far.
     NotHere,
     Malformed,
-}
-
-enum Replayed {
-    Gone,
-    NoRoom(Rc<Notify>),
-    Sent(usize),
 }
 
 impl Hub {
@@ -158,7 +146,7 @@ impl Hub {
         let topics = topics_of(&self.routes[index as usize]);
         let (through, hits) = match self.recent_changes(source, &topics, after) {
             Ok(found) => found,
-            Err(Unreadable::NotHere) => return Step::History(Request { source, feed, topics: topics.to_vec(), after }),
+            Err(Unreadable::NotHere) => return Step::History(Subject { source, feed, topics: topics.to_vec() }, after),
             Err(Unreadable::Malformed) => {
                 self.reset(key.conn, key.index, source, ResetReason::HistoryTrimmed);
                 return Step::Live;
@@ -203,17 +191,26 @@ impl Hub {
         Ok((through, hits))
     }
 
-    /// Sends changes that were read from the history.
-    fn replay(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> Replayed {
-        let Some(behind) = self.behind(key) else { return Replayed::Gone };
+    /// Sends changes that were read from the history; how many. `None`: it is gone, or has no room.
+    fn replay(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> Option<usize> {
+        let behind = self.behind(key)?;
         let cursor = Cursor::new(behind.feed.clone(), behind.after);
-        if let Some(room) = self.wait_for_room(key.conn) {
-            return Replayed::NoRoom(room);
+        if self.is_full(key.conn) {
+            return None;
         }
         self.answer(key.conn.index, key.index, &cursor, true);
         let sent = self.send_behind(key, through, hits);
         self.metrics.resumed_from_history(sent);
-        Replayed::Sent(sent)
+        Some(sent)
+    }
+
+    /// Resets it if its feed has never had its cursor; whether that was so.
+    fn deny(&mut self, key: SubKey, source: Source, ahead_since: Instant) -> bool {
+        let denied = self.feeds.get(&source).is_some_and(|view| view.denies(source, ahead_since, Instant::now()));
+        if denied {
+            self.reset_behind(key, source, ResetReason::UnknownCursor);
+        }
+        denied
     }
 
     fn reset_behind(&mut self, key: SubKey, source: Source, reason: ResetReason) {
@@ -231,9 +228,14 @@ impl Hub {
     }
 
     fn wait_for_room(&mut self, key: ConnKey) -> Option<Rc<Notify>> {
-        let low = self.settings.queue_bytes / 2;
-        let conn = self.conn_mut(key)?;
-        (conn.outbox.bytes() > low).then(|| Rc::clone(conn.room.get_or_insert_default()))
+        if !self.is_full(key) {
+            return None;
+        }
+        self.conn_mut(key).map(|conn| Rc::clone(conn.room.get_or_insert_default()))
+    }
+
+    fn is_full(&self, key: ConnKey) -> bool {
+        self.conn(key).is_some_and(|conn| conn.outbox.bytes() > self.settings.queue_bytes / 2)
     }
 
     /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many. They are complete up

@@ -1,6 +1,6 @@
 //! From a feed to the outboxes: a batch is encoded once per route, and its members share the bytes.
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{borrow::Borrow, sync::Arc, time::Instant};
 
 use protocol::{Batch, Close, FeedId, Offset, ResetReason, Source, Topic, message};
 use tracing::error;
@@ -14,7 +14,6 @@ use crate::{
     encode::{Encoder, Form},
     feed::{FeedEvent, Start},
     hit::Hit,
-    recent::Recent,
     ws,
 };
 
@@ -35,8 +34,9 @@ impl Hub {
     pub(super) fn apply(&mut self, event: FeedEvent) {
         match event {
             FeedEvent::Started { source, start } => self.start(source, &start),
-            FeedEvent::Batch { source, batch } => self.batch(source, &batch, &[]),
-            FeedEvent::Torn { source, batch, lost } => self.batch(source, &batch, &lost),
+            FeedEvent::Batch { source, batch, room: _ } => self.batch(source, &batch, &[]),
+            FeedEvent::Torn { source, batch, lost, room: _ } => self.batch(source, &batch, &lost),
+            FeedEvent::Lost { source, topics } => self.lost_changes(source, &topics),
             FeedEvent::Catalogue { source, catalogue } => {
                 if let Some(view) = self.feeds.get_mut(&source) {
                     view.catalogue = catalogue;
@@ -47,13 +47,7 @@ impl Hub {
     }
 
     fn start(&mut self, source: Source, start: &Start) {
-        let view = View {
-            feed: start.feed.clone(),
-            last: start.last,
-            at: start.at,
-            catalogue: Arc::clone(&start.catalogue),
-            recent: Recent::new(start.last, self.settings.recent_bytes),
-        };
+        let view = View::new(start, self.settings.recent_bytes);
         if self.feeds.insert(source, view).is_some() {
             let routes = self.routes_of(source, |_| true);
             self.reset_live(source, routes, ResetReason::NewFeed);
@@ -92,32 +86,37 @@ impl Hub {
         }
     }
 
-    /// Hands a batch on. Who wants a topic that has lost changes is told instead, before it gets
-    /// anything later: with a later cursor it would not be told when it resumes.
+    fn lost_changes(&mut self, source: Source, topics: &[Topic]) {
+        if let Some(view) = self.feeds.get_mut(&source) {
+            view.untold.clear();
+        }
+        let routes = self.routes_of(source, |route| route.has_one_of(topics));
+        self.reset_live(source, routes, ResetReason::HistoryTrimmed);
+    }
+
+    /// Hands a batch on. Who wants a topic that has lost changes gets nothing of it, and is told
+    /// before it gets anything later: with a later cursor it would not be told when it resumes.
     fn batch(&mut self, source: Source, batch: &Arc<Batch>, lost: &[Topic]) {
         let Some(view) = self.feeds.get_mut(&source) else { return };
-        let before = view.last;
-        view.last = batch.last;
-        view.at = batch.at;
+        let before = view.advance(batch, Instant::now());
         if batch.is_watermark() {
             return;
         }
         let feed = view.feed.clone();
-        let (hits, mut broken) = self.wanted(source, batch, before);
-        if !broken.is_empty() {
-            error!(%source, topics = ?broken, first = batch.first, "a batch with malformed changes");
-        }
-        broken.extend_from_slice(lost);
-        let lost = broken;
+        let (hits, broken) = self.wanted(source, batch, before);
         let Some(view) = self.feeds.get_mut(&source) else { return };
-        if lost.is_empty() {
+        view.untold = lost.to_vec();
+        if lost.is_empty() && broken.is_empty() {
             view.recent.push(Arc::clone(batch));
         } else {
             view.recent.restart(batch.last);
-            let routes = self.routes_of(source, |route| route.has_one_of(&lost));
-            self.reset_live(source, routes, ResetReason::HistoryTrimmed);
         }
+        let lost = [lost, &broken[..]].concat();
         let hit = self.encode(source, &feed, &hits, batch.last, &lost);
+        if !broken.is_empty() {
+            error!(%source, topics = ?broken, first = batch.first, "a batch with malformed changes");
+            self.lost_changes(source, &broken);
+        }
         let mut touched = Vec::new();
         for &index in &hit {
             let route = &mut self.routes[index as usize];
@@ -294,7 +293,7 @@ impl Hub {
 }
 
 impl Route {
-    fn has_one_of(&self, topics: &[Topic]) -> bool {
+    pub(super) fn has_one_of(&self, topics: &[Topic]) -> bool {
         self.key.topics.iter().any(|topic| topics.contains(topic))
     }
 

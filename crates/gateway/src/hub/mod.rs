@@ -12,29 +12,30 @@ mod deliver;
 mod route;
 mod subscribe;
 mod tick;
+mod view;
 mod write;
 
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
     rc::Rc,
-    sync::Arc,
     time::Instant,
 };
 
 use bytes::Bytes;
-use protocol::{Catalogue, Close, FeedId, Micros, Offset, Source, Topic};
+use protocol::{Close, Source, Topic};
 use slab::Slab;
 use tokio::{net::TcpStream, sync::Notify};
 
-use crate::{encode::Encoder, feed::FeedEvent, historian::Historian, metrics::Metrics, recent::Recent, ws};
+use crate::{encode::Encoder, feed::FeedEvent, historian::Historian, metrics::Metrics, ws};
 use catch_up::Step;
 use conn::{Conn, SubKey};
 use route::{Route, RouteKey};
+use view::View;
 
 pub use conn::ConnKey;
-pub(crate) use subscribe::names;
 pub use subscribe::{Carried, Refusal};
+pub(crate) use subscribe::{is_too_early, names};
 pub use tick::WATERMARK;
 
 /// The sources in the order in which they are asked for a topic: where both carry it, the one that
@@ -71,6 +72,7 @@ pub struct HubHandle {
 /// The state of a shard.
 pub struct Hub {
     settings: HubSettings,
+    started: Instant,
     metrics: Metrics,
     conns: Slab<Conn>,
     /// That of the newest connection or subscription.
@@ -91,15 +93,6 @@ pub struct Hub {
     next_route: u64,
 }
 
-/// A feed, as far as this shard has passed it on.
-struct View {
-    feed: FeedId,
-    last: Offset,
-    at: Micros,
-    catalogue: Arc<Catalogue>,
-    recent: Recent,
-}
-
 /// Work that needs a task of its own.
 #[derive(Debug)]
 enum Task {
@@ -114,6 +107,7 @@ impl HubHandle {
     pub fn new(settings: HubSettings, historian: Historian, metrics: Metrics, shard: usize) -> Self {
         let hub = Hub {
             settings,
+            started: Instant::now(),
             metrics,
             conns: Slab::new(),
             generation: 0,

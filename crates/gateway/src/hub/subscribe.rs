@@ -1,9 +1,9 @@
 //! Subscriptions come and go: joining a route, leaving it, and the answers that a client gets.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use protocol::{
-    Cursor, ErrorCode, FeedId, ResetReason, Source, Topic,
+    Cursor, ErrorCode, ResetReason, Source, Topic,
     config::Wrap,
     message::{self, Subscribe},
 };
@@ -29,12 +29,25 @@ pub enum Carried {
     Unknown,
 }
 
+/// How long after its start a gateway may still be about to learn what is watched: where the bus was
+/// emptied too, the listener of the log may need a moment longer than that of the channels.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// Whether nothing can be said yet of a topic that no catalogue has, so long after the start.
+pub(crate) fn is_too_early(topic: &str, has_log: bool, age: Duration) -> bool {
+    let may_be_a_table = topic.contains('.');
+    may_be_a_table && !has_log && age < SETTLING
+}
+
 impl Hub {
     /// Who carries a topic.
     pub fn carried(&self, topic: &str) -> Carried {
         match self.carriers.get(topic) {
             Some(source) => Carried::By(*source),
             None if self.feeds.is_empty() => Carried::Unknown,
+            None if is_too_early(topic, self.feeds.contains_key(&Source::Log), self.started.elapsed()) => {
+                Carried::Unknown
+            }
             None => Carried::ByNone,
         }
     }
@@ -191,7 +204,7 @@ impl Hub {
         since: Option<&Cursor>,
         may_see: impl Fn(&str) -> bool,
     ) -> Result<Source, Refusal> {
-        if self.feeds.is_empty() {
+        if topics.iter().any(|topic| self.carried(topic.as_str()) == Carried::Unknown) {
             let message = "no listener has announced its topics yet; try again in a moment";
             return Err(Refusal(ErrorCode::NotReady, message.into()));
         }
@@ -317,12 +330,6 @@ impl Hub {
         self.push(key.index, crate::ws::text(&text));
         self.metrics.reset(reason);
         self.attach(key.index, sub);
-    }
-}
-
-impl View {
-    pub(super) fn cursor(&self) -> Cursor {
-        Cursor::new(FeedId::clone(&self.feed), self.last)
     }
 }
 

@@ -87,8 +87,11 @@ impl Hub {
     /// watermark of another one would be taken for a cursor of its own.
     fn is_up_to_date_on(&self, key: ConnKey, source: Source) -> bool {
         let Some(conn) = self.conn(key) else { return false };
-        let mut on_it = conn.subs.iter().filter(|(_, sub)| self.routes[sub.route as usize].key.source == Some(source));
-        let is_live = |(_, sub): (usize, &Sub)| matches!(sub.state, SubState::Live { .. });
+        let Some(View { untold, .. }) = self.feeds.get(&source) else { return false };
+        let route = |sub: &Sub| &self.routes[sub.route as usize];
+        let mut on_it = conn.subs.iter().filter(|(_, sub)| route(sub).key.source == Some(source));
+        let is_live =
+            |(_, sub): (usize, &Sub)| matches!(sub.state, SubState::Live { .. }) && !route(sub).has_one_of(untold);
         on_it.next().is_some_and(is_live) && on_it.all(is_live)
     }
 }
