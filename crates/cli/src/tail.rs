@@ -1,5 +1,7 @@
 //! `rowcast tail`: changes of a topic in the terminal, resumed by itself.
 
+mod shown;
+
 use std::{
     io::{self, Write},
     time::Duration,
@@ -9,8 +11,7 @@ use anyhow::bail;
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use protocol::{Backoff, Cursor, Topic};
-use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use service::SettingsError;
 use tokio_tungstenite::{
     connect_async,
@@ -23,6 +24,8 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
+use shown::Shown;
+
 /// How often the gateway is asked to say that nothing was missed, and how long it may be silent.
 const WATERMARK_MS: u64 = 5_000;
 const SILENCE: Duration = Duration::from_secs(12);
@@ -33,14 +36,15 @@ const SILENCE: Duration = Duration::from_secs(12);
 /// change. What may have been missed is said on standard error, as all that is not a change.
 #[derive(Parser)]
 pub struct Tail {
-    /// The topic: a NOTIFY channel.
+    /// The topic: a watched table such as public.orders, or a NOTIFY channel.
     topic: Topic,
 
     /// A gateway, or the load balancer before several.
     #[arg(long, env = "ROWCAST_URL", default_value = "ws://127.0.0.1:8000", value_name = "URL")]
     url: String,
 
-    /// Print each change as one line of JSON, as the gateway sent it.
+    /// Print each change as one line of JSON, as the gateway sent it; and the end of a transaction
+    /// where its last change does not tell.
     #[arg(long)]
     json: bool,
 
@@ -55,13 +59,6 @@ pub struct Tail {
     /// End after this many changes.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-}
-
-/// The part of a change that is printed untouched.
-#[derive(Deserialize)]
-struct Shown<'a> {
-    #[serde(borrow)]
-    data: &'a RawValue,
 }
 
 /// How a connection ended.
@@ -175,7 +172,7 @@ impl Tail {
             }
             "change" => {
                 self.since = cursor();
-                if !self.print(text, &message) {
+                if !self.print(text) {
                     return Ok(Some(End::Done));
                 }
                 if let Some(count) = &mut self.count {
@@ -183,6 +180,12 @@ impl Tail {
                     if *count == 0 {
                         return Ok(Some(End::Done));
                     }
+                }
+            }
+            "tx_end" => {
+                self.since = cursor();
+                if self.json && !self.print(text) {
+                    return Ok(Some(End::Done));
                 }
             }
             "watermark" => self.since = cursor(),
@@ -208,19 +211,11 @@ impl Tail {
     }
 
     /// Whether somebody still reads what is printed.
-    fn print(&self, text: &str, change: &Value) -> bool {
+    fn print(&self, text: &str) -> bool {
         let mut out = io::stdout().lock();
-        let line = if self.json {
-            text.to_owned()
-        } else {
-            let time = change["at"].as_str().and_then(|at| at.get(11..23)).unwrap_or_default();
-            let data = match (&change["data"], serde_json::from_str::<Shown<'_>>(text)) {
-                (Value::String(text), _) => text.clone(),
-                // As the database wrote it: order, numbers and all.
-                (_, Ok(shown)) => shown.data.get().to_owned(),
-                (data, Err(_)) => data.to_string(),
-            };
-            format!("{time}  {}  {data}", change["cursor"].as_str().unwrap_or_default())
+        let line = match Shown::of(text).filter(|_| !self.json) {
+            Some(shown) => shown.line(),
+            None => text.to_owned(),
         };
         writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
     }

@@ -7,7 +7,8 @@ mod support;
 
 use std::process::Stdio;
 
-use support::TestGateway;
+use protocol::Op;
+use support::{TestGateway, row};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -82,5 +83,42 @@ async fn a_token_reaches_the_application_that_the_gateway_asks() {
     while !said.next_line().await.unwrap().expect("it says that it is live").contains("live from") {}
     feed.send("a", "1").await;
     assert!(tail.wait().await.unwrap().success());
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_watched_table_is_shown_row_by_row() {
+    let gateway = TestGateway::start(&[], "").await;
+    let mut feed = gateway.log(&["public.orders"]).await;
+    let tail = async |json: Option<&str>| {
+        let mut tail = Command::new(env!("CARGO_BIN_EXE_rowcast"))
+            .args(["tail", "public.orders", "--url", &format!("ws://{}", gateway.address), "--count", "2"])
+            .args(json)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(tail.stderr.take().unwrap()).lines();
+        while !said.next_line().await.unwrap().expect("it says that it is live").contains("live from") {}
+        tail
+    };
+    let (shown, raw) = (tail(None).await, tail(Some("--json")).await);
+    feed.send_row("public.orders", &row(Op::Insert, (5, 1), r#"{"id":1,"s":"a"}"#, "")).await;
+    feed.send_row("public.orders", &row(Op::Update, (6, 2), r#"{"id":1,"s":"b"}"#, r#"{"id":1,"s":"a"}"#)).await;
+    let lines =
+        async |tail: tokio::process::Child| String::from_utf8(tail.wait_with_output().await.unwrap().stdout).unwrap();
+    let expected = format!(
+        "00:00:00.000  {}  INSERT  id=1  {{\"id\":1,\"s\":\"a\"}}\n00:00:00.000  {}  UPDATE  id=1  {{\"id\":1,\"s\":\"b\"}}  was s=\"a\"\n",
+        feed.cursor(1),
+        feed.cursor(2)
+    );
+    assert_eq!(lines(shown).await, expected);
+    let raw = lines(raw).await;
+    assert_eq!(raw.lines().count(), 2);
+    assert!(
+        raw.starts_with("{\"type\":\"change\",\"route\":") && raw.contains("\"tx\":\"6\",\"tx_end\":true"),
+        "{raw}"
+    );
     gateway.shutdown.cancel();
 }
