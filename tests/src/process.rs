@@ -209,7 +209,7 @@ fn spawn(name: &str, arguments: &[String], environment: &[(String, String)], fol
 
 /// In `target/<profile>`, where this executable is too if it is a program, while a test's own is in
 /// `deps` there.
-fn binary(name: &str) -> anyhow::Result<PathBuf> {
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let folder = this.parent().context("no target folder")?;
     let folder = if folder.ends_with("deps") { folder.parent().context("no target folder")? } else { folder };

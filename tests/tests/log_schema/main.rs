@@ -1,0 +1,65 @@
+//! The schema `rowcast`: what its triggers log, whom it serves, and what it refuses.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod installation;
+mod options;
+mod order;
+mod partitions;
+mod pausing;
+mod refusals;
+mod rights;
+mod ring;
+mod stage;
+mod statements;
+mod tool;
+mod types;
+mod versions;
+
+pub use stage::{Stage, delete, insert, truncate, update};
+
+/// What is promised on every version of PostgreSQL.
+#[macro_export]
+macro_rules! promises {
+    ($each:ident) => {
+        $each! {
+            installation: it_can_be_installed_twice, psql_installs_it, uninstalling_leaves_no_trace, an_upgrade_writes_the_functions_anew,
+                a_newer_schema_is_not_touched, everything_has_a_comment, another_role_does_not_install_over_it;
+            options: only_the_ops_asked_for_are_captured, a_column_that_is_left_out_stays_out, migrations_never_make_writes_fail,
+                of_the_old_row_is_kept_what_was_asked_for, a_change_that_is_too_large_goes_without_its_largest_values,
+                watch_again_changes_the_options, a_renamed_table_keeps_its_topic, unwatch_takes_name_and_topic,
+                a_table_that_was_dropped_can_be_watched_anew;
+            order: what_a_trigger_does_comes_after_what_fired_it, a_row_that_is_changed_before_its_turn_is_one_change,
+                a_row_that_is_deleted_before_its_turn_never_was, a_before_trigger_that_changes_earlier_rows_is_in_order,
+                random_triggers_end_in_what_the_table_has, rows_locked_by_foreign_keys_are_logged_once;
+            partitions: the_topic_is_the_root, a_move_is_a_delete_and_an_insert, truncate_names_the_partition,
+                new_partitions_are_watched, partitions_of_partitions_are_watched;
+            pausing: paused_writes_nothing_and_resume_begins_a_new_feed, resume_waits_for_who_wrote_uncaptured,
+                the_log_is_discarded_only_while_paused, status_tells_how_the_log_is;
+            refusals: what_cannot_be_watched_is_refused_with_the_way_out, wrong_options_are_refused_with_what_would_be_right;
+            rights: strangers_neither_read_nor_forge, default_privileges_open_nothing, a_role_without_privileges_installs_and_watches,
+                writers_need_no_right_to_the_log, the_listener_can_do_what_it_must_and_nothing_else, the_search_path_of_the_writer_is_not_trusted;
+            ring: a_leaf_is_emptied_when_nobody_needs_it, what_is_prepared_keeps_its_leaf, the_ring_turns_into_an_empty_leaf_alone,
+                changes_go_to_the_leaf_of_their_generation, a_feed_begins_with_an_empty_tick;
+            statements: a_replica_role_silences_nothing, copy_is_inserts, an_upsert_is_an_insert_or_an_update, a_merge_is_its_parts,
+                a_cascade_comes_after_its_cause, a_truncate_is_one_change, a_changed_key_is_one_update, a_savepoint_takes_its_changes_with_it,
+                a_prepared_transaction_is_logged_when_it_commits, the_doorbell_rings_only_for_a_listener_that_sleeps,
+                changes_of_one_transaction_are_in_order;
+            types: every_type_comes_out_as_json, a_row_of_a_megabyte_comes_out_whole, generated_columns_come_out_as_they_are_or_not_at_all,
+                names_are_what_they_are, without_a_key_whole_rows_come_out, the_key_is_in_its_own_order;
+        }
+    };
+}
+
+macro_rules! here {
+    ($($module:ident: $($promise:ident),*;)*) => {
+        $($(
+            #[tokio::test]
+            async fn $promise() {
+                $module::$promise(Stage::new().await).await;
+            }
+        )*)*
+    };
+}
+
+promises!(here);

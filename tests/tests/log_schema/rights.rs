@@ -1,0 +1,168 @@
+use serde_json::json;
+
+use crate::{
+    Stage, insert,
+    stage::{files, refused, run},
+};
+
+const TABLE: &str = "create table t (id int primary key); select rowcast.watch('t');";
+
+pub async fn strangers_neither_read_nor_forge(stage: Stage) {
+    let stranger = stage.role("stranger").await;
+    // Rights to all else, and to tables of its own.
+    stage
+        .sql(&format!(
+            "{TABLE} create schema own authorization {stranger}; grant all on t to {stranger}; insert into t values (1)"
+        ))
+        .await;
+    let client = stage.session(Some(&stranger)).await;
+    run(&client, "create table own.x (id int)").await;
+    for sql in [
+        "select * from rowcast.event",
+        "select * from rowcast.event_0",
+        "select * from rowcast.tick",
+        "select * from rowcast.state",
+        "select * from rowcast.watched",
+        "select * from rowcast.status()",
+        "insert into rowcast.event_0 (id, topic, op) values (1, 'public.t', 'D')",
+        "select nextval('rowcast.event_id')",
+        "select rowcast.watch('own.x')",
+        "select rowcast.unwatch('public.t')",
+        "select rowcast.pause()",
+        "select rowcast.begin_feed('x')",
+        "select rowcast.empty_leaf(0, pg_current_snapshot())",
+        "create trigger x after insert on own.x for each row execute function rowcast.\"capture public.t\"()",
+    ] {
+        assert_eq!(refused(&client, sql).await.code().code(), "42501", "{sql}");
+    }
+    // Not even with the schema open.
+    stage.sql(&format!("grant usage on schema rowcast to {stranger}")).await;
+    for sql in [
+        "select * from rowcast.event_3",
+        "insert into rowcast.tick_0 (id, prev, snapshot, first, events) values (9, '1:1:', '1:1:', 1, 0)",
+        "update rowcast.state set feed = 'x'",
+        "select rowcast.turn_ring(0)",
+        "select rowcast.fold('I', 'x', null, null, null)",
+        "create trigger x after insert on own.x for each row execute function rowcast.\"capture public.t\"()",
+    ] {
+        assert_eq!(refused(&client, sql).await.code().code(), "42501", "{sql}");
+    }
+    let open: i64 = stage.value("select count(*) from pg_proc p where p.pronamespace = 'rowcast'::regnamespace and has_function_privilege('public', p.oid, 'execute')").await;
+    assert_eq!(open, 0);
+}
+
+pub async fn default_privileges_open_nothing(stage: Stage) {
+    let reader = stage.role("reader").await;
+    stage.sql("drop schema rowcast cascade").await;
+    for what in ["tables", "sequences", "functions", "schemas"] {
+        stage.sql(&format!("alter default privileges grant all on {what} to {reader}")).await;
+    }
+    stage.install().await;
+    for sql in [
+        "select * from rowcast.event",
+        "insert into rowcast.event_0 (id, topic, op) values (1, 't', 'D')",
+        "select rowcast.pause()",
+    ] {
+        assert_eq!(refused(&stage.session(Some(&reader)).await, sql).await.code().code(), "42501", "{sql}");
+    }
+}
+
+pub async fn a_role_without_privileges_installs_and_watches(stage: Stage) {
+    let owner = stage.role("owner").await;
+    let database = &stage.database;
+    stage.sql(&format!("drop schema rowcast cascade; grant create on database {database} to {owner}; create schema own authorization {owner}")).await;
+    let client = stage.session(Some(&owner)).await;
+    for _ in 0..2 {
+        for sql in files() {
+            run(&client, &sql).await;
+        }
+    }
+    run(&client, "create table own.t (id int primary key); select rowcast.watch('own.t'); insert into own.t values (1); select rowcast.pause(); select rowcast.discard(); select rowcast.resume(); insert into own.t values (2); select * from rowcast.status()").await;
+    assert_eq!(stage.log().await, [insert(json!({"id": 2}))]);
+    run(&client, "select rowcast.unwatch('own.t'); drop schema rowcast cascade").await;
+}
+
+pub async fn writers_need_no_right_to_the_log(stage: Stage) {
+    let writer = stage.role("writer").await;
+    stage.sql(&format!("{TABLE} grant insert on t to {writer}")).await;
+    run(&stage.session(Some(&writer)).await, "insert into t values (1)").await;
+    assert_eq!(stage.log().await, [insert(json!({"id": 1}))]);
+}
+
+pub async fn the_listener_can_do_what_it_must_and_nothing_else(stage: Stage) {
+    let listener = stage.role("listener").await;
+    stage.sql(&format!("{TABLE} insert into t values (1); select rowcast.grant_listener('{listener}')")).await;
+    let client = stage.session(Some(&listener)).await;
+    for sql in [
+        "listen rowcast_log",
+        "select * from rowcast.state, rowcast.watched",
+        "select * from rowcast.event",
+        "select * from rowcast.event_2",
+        "select last_value from rowcast.event_id",
+        "insert into rowcast.tick_0 (id, prev, snapshot, first, events) select max(id) + 1, '1:1:', pg_current_snapshot(), 1, 1 from rowcast.tick",
+        "select rowcast.begin_feed('went_back')",
+        "select rowcast.cluster()",
+        "select rowcast.keep_feed()",
+        "select rowcast.turn_ring(0)",
+        "select rowcast.empty_leaf(0, pg_current_snapshot())",
+        "select * from rowcast.status()",
+    ] {
+        run(&client, sql).await;
+    }
+    for sql in [
+        "select * from t",
+        "insert into rowcast.event_0 (id, topic, op) values (1, 'public.t', 'D')",
+        "select nextval('rowcast.event_id')",
+        "delete from rowcast.event",
+        "delete from rowcast.tick_0",
+        "update rowcast.tick_0 set first = 5",
+        "update rowcast.state set feed = 'x'",
+        "truncate rowcast.event_0",
+        "insert into rowcast.watched select * from rowcast.watched",
+        "select rowcast.watch('t')",
+        "select rowcast.unwatch('public.t')",
+        "select rowcast.pause()",
+        "select rowcast.resume()",
+        "select rowcast.discard()",
+        "select rowcast.grant_listener('postgres')",
+    ] {
+        assert_eq!(refused(&client, sql).await.code().code(), "42501", "{sql}");
+    }
+}
+
+pub async fn the_search_path_of_the_writer_is_not_trusted(stage: Stage) {
+    let writer = stage.role("writer").await;
+    stage.sql(&format!("create table t (id int primary key, a text); select rowcast.watch('t', leave_out => '{{a}}', old => 'key', max_change_bytes => 1024);
+        grant all on t to {writer}; create schema evil authorization {writer}")).await;
+    let client = stage.session(Some(&writer)).await;
+    // Whatever stands before pg_catalog would run with the rights of the schema's owner.
+    run(
+        &client,
+        "create function evil.stolen() returns bool language plpgsql as $$ begin raise 'run as %', current_user; end $$;
+         create function evil.f(text, text) returns bool language sql as 'select evil.stolen()';
+         create function evil.f(int, int) returns bool language sql as 'select evil.stolen()';
+         create function evil.f(bigint, bigint) returns bool language sql as 'select evil.stolen()';
+         create function evil.f(bigint, int) returns bool language sql as 'select evil.stolen()';
+         create function evil.f(\"char\", \"char\") returns bool language sql as 'select evil.stolen()';
+         create function evil.f(oid, oid) returns bool language sql as 'select evil.stolen()';
+         create function evil.f(xid, xid) returns bool language sql as 'select evil.stolen()';
+         create function evil.octet_length(text) returns int language sql as 'select evil.stolen()::int';
+         create function evil.nextval(regclass) returns bigint language sql as 'select evil.stolen()::int::bigint';
+         do $$ declare o text; begin
+           foreach o in array '{=,<>,<,>,<=,>=,+,||,&,>>}'::text[] loop
+             for t in 1..1 loop
+               execute format('create operator evil.%s (leftarg = text, rightarg = text, function = evil.f)', o);
+               execute format('create operator evil.%s (leftarg = int, rightarg = int, function = evil.f)', o);
+               execute format('create operator evil.%s (leftarg = bigint, rightarg = bigint, function = evil.f)', o);
+               execute format('create operator evil.%s (leftarg = bigint, rightarg = int, function = evil.f)', o);
+               execute format('create operator evil.%s (leftarg = \"char\", rightarg = \"char\", function = evil.f)', o);
+               execute format('create operator evil.%s (leftarg = oid, rightarg = oid, function = evil.f)', o);
+               execute format('create operator evil.%s (leftarg = xid, rightarg = xid, function = evil.f)', o);
+             end loop;
+           end loop; end $$",
+    )
+    .await;
+    let path = "set search_path = evil, pg_catalog, public";
+    run(&client, &format!("{path}; insert into t values (1, pg_catalog.repeat('x', 3000)); update t set id = 2; delete from t; insert into t values (3, 'a'), (4, 'b'); truncate t")).await;
+    assert_eq!(stage.log().await.len(), 6);
+}
