@@ -54,6 +54,42 @@ async fn when_the_leader_is_killed_changes_flow_again_within_2_seconds_and_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_in_the_middle_of_a_large_transaction_leaves_it_whole() {
+    const ROWS: usize = 60_000;
+    let stage = Stage::new().await;
+    let mut listeners = [stage.listener().await, stage.listener().await];
+    let follower = stage.follower();
+    let small = Load::gentle(stage.url(), Duration::from_millis(5));
+    sleep(Duration::from_millis(200)).await;
+    let large = |n: usize| {
+        format!("insert into c (n, word) select g, repeat('y', 200) from generate_series(1, {ROWS}) g -- {n}")
+    };
+    let mut torn = 0;
+    for n in 0..4 {
+        let before = follower.look(|seen| seen.last());
+        let (client, sql) = (stage.connect().await, large(n));
+        let written = tokio::spawn(async move { client.batch_execute(&sql).await.unwrap() });
+        let seen = follower.until("a part of it", LATER, |seen| seen.last() > before + 15_000).await;
+        let last = seen.changes.last().unwrap().change.clone();
+        let leads = match listeners[0].metric("leader{source=\"log\"}").await.unwrap() {
+            1.0 => 0,
+            _ => 1,
+        };
+        listeners[leads].kill9().unwrap();
+        torn += u32::from(last.row().unwrap().tx_last > last.offset);
+        written.await.unwrap();
+        stage.all_arrived(&follower, LATER).await;
+        listeners[leads].restart().unwrap();
+        listeners[leads].until_ready().await.unwrap();
+    }
+    small.stop().await;
+    let seen = stage.all_is_right(&follower, LATER).await;
+    stage.assert_state(&seen).await;
+    assert_eq!(seen.feeds.len(), 1);
+    assert!(torn > 0, "none was killed in the middle");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_sleeps_loses_the_lock_and_never_publishes_beside_its_successor() {
     let stage = Stage::new().await;
     let sleeper = stage.listener().await;

@@ -108,6 +108,22 @@ async fn a_postgres_that_crashed_goes_on_with_the_same_feed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_that_a_database_sets_for_its_users_do_not_hold_the_listener_up() {
+    let stage = Stage::new().await;
+    stage.sql("insert into a (word) select repeat('x', 100) from generate_series(1, 150000) g").await;
+    for setting in [
+        "statement_timeout = '20ms'",
+        "idle_in_transaction_session_timeout = '1s'",
+        "default_transaction_read_only = on",
+    ] {
+        stage.sql(&format!("alter database {} set {setting}", stage.database)).await;
+    }
+    let _listener = stage.listener().await;
+    let follower = stage.follower();
+    follower.until("all of it", LATER, |seen| seen.last() == 150_300).await.assert_dense();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_while_no_listener_ran_arrives_in_order() {
     let stage = Stage::alone(&["max_wal_size=4GB"]).await;
     let listener = stage.listener_with(&["--history-bytes", "1073741824"]);

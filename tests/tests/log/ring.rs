@@ -49,7 +49,7 @@ async fn many_slots_pass_and_the_log_stays_small_without_a_vacuum() {
     seen.assert_dense();
     stage.assert_state(&seen).await;
     assert_eq!(seen.feeds.len(), 1);
-    let dead = "select sum(n_dead_tup) from pg_stat_user_tables where schemaname = 'rowcast'";
+    let dead = "select sum(n_dead_tup) from pg_stat_user_tables where relname ~ '^(event|tick)_[0-3]$'";
     eventually("no dead rows", SOON, async || match stage.ask(dead).await {
         dead if dead == "0" => Ok(()),
         dead => Err(dead),
@@ -120,6 +120,35 @@ async fn what_is_old_goes_and_what_is_not_published_stays_however_old() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_that_lacks_more_than_the_log_still_has_gets_a_new_feed_and_no_hole() {
+    let mut stage = Stage::alone(&["autovacuum=off"]).await;
+    let mut listener = stage.listener_with(&["--log-retention-ms", "1000"]).ready().await.unwrap();
+    let follower = stage.follower();
+    let load = Load::start(stage.url(), 1, "call work(1)", Duration::from_millis(3));
+    follower.until("some changes", SOON, |seen| seen.last() > 400).await;
+    stage.redis.pause().unwrap();
+    let snapshot = stage.redis.snapshot().unwrap();
+    stage.redis.resume().unwrap();
+    let held = follower.look(|seen| seen.last());
+    let oldest = "select coalesce(min(first + events - 1), 0) from rowcast.tick where events > 0";
+    eventually("what comes next is gone", SOON, async || match number(&stage, oldest).await {
+        oldest if oldest > held + 500 => Ok(()),
+        oldest => Err((oldest, held)),
+    })
+    .await;
+    // With its memory goes what the listener could have published again.
+    listener.kill9().unwrap();
+    stage.redis.restore(&snapshot).await.unwrap();
+    listener.restart().unwrap();
+    let seen = follower.until("a new feed", SOON, |seen| seen.feeds.len() == 2 && seen.last() > 10).await;
+    assert_eq!(stage.ask("select feed_reason from rowcast.state").await, "trimmed");
+    seen.assert_dense();
+    load.stop().await;
+    stage.all_arrived(&follower, LATER).await;
+    follower.seen().assert_dense();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use e2e::{eventually::eventually, postgres::PostgresServer};
+use e2e::{eventually::eventually, postgres::PostgresServer, process::Process};
 use protocol::Source;
 use tokio::time::sleep;
 
@@ -47,13 +47,42 @@ async fn what_is_watched_is_carried_within_seconds_also_under_load() {
     stage.sql("select rowcast.watch('\"Größe, d\"')").await;
     stage.sql("drop table \"Größe, d\"").await;
     // Nobody says so; it is seen when something else is watched, or at the next start.
-    stage.sql("create table e (x int); select rowcast.watch('e')").await;
+    stage
+        .sql(
+            "create table e (x int, y text); select rowcast.watch('e', max_change_bytes => 1024); \
+         insert into e values (1, repeat('cut', 1000))",
+        )
+        .await;
     carried(&stage, &["public.a", "public.b", "public.c", "public.e"]).await;
     load.stop().await;
     let seen = stage.all_is_right(&follower, LATER).await;
     stage.assert_state(&seen).await;
     assert_eq!(seen.feeds.len(), 1);
     assert!(seen.changes.iter().any(|got| got.topic.as_str() == "public.Größe, d"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_with_the_least_rights_does_all_of_its_work() {
+    let stage = Stage::alone(&[]).await;
+    stage.sql("create role messenger login; select rowcast.grant_listener('messenger')").await;
+    let url = stage.url().replace("postgres@", "messenger@");
+    let arguments = ["--log-retention-ms", "1000"];
+    let _listener = Process::listener(&url, &stage.redis.url(), &arguments).unwrap().ready().await.unwrap();
+    let follower = stage.follower();
+    let load = Load::start(stage.url(), 1, "call work(2)", Duration::from_millis(5));
+    let sql = "select (last_value >> 36) >= 4 from rowcast.event_id";
+    eventually("the ring has turned once around", LATER, async || match stage.ask(sql).await {
+        turned if turned == "true" => Ok(()),
+        _ => Err(()),
+    })
+    .await;
+    stage.redis.command::<String>(&["FLUSHALL"]).await.unwrap();
+    stage.sql("select rowcast.pause()").await;
+    stage.sql("select rowcast.resume()").await;
+    follower.until("a new feed", SOON, |seen| seen.feeds.len() == 2 && seen.last() > 100).await;
+    load.stop().await;
+    stage.all_arrived(&follower, SOON).await;
+    follower.seen().assert_dense();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,10 +27,13 @@ const SCHEMA_VERSION: i32 = 1;
 /// Ticks are durable before anything of them is published, so their commits wait for the disk.
 /// The statements are written for index probes; a planner that has analysed the log while it was
 /// small, or large, must not have second thoughts. With an empty search path functions and operators
-/// are PostgreSQL's own.
+/// are PostgreSQL's own. What limits the users of a database would end a look that finds much, each
+/// time anew.
 const SETTINGS: &str = "set synchronous_commit = on; set lock_timeout = '2s'; set search_path = ''; \
     set idle_session_timeout = '3s'; set tcp_keepalives_idle = 1; set tcp_keepalives_interval = 1; \
     set tcp_keepalives_count = 2; set tcp_user_timeout = 3000; set default_transaction_isolation = 'read committed'; \
+    set default_transaction_read_only = off; set statement_timeout = 0; \
+    select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name = 'transaction_timeout'; \
     set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set max_parallel_workers_per_gather = 0; \
     set plan_cache_mode = force_generic_plan; set work_mem = '32MB'";
 
