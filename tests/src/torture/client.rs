@@ -83,7 +83,6 @@ impl Client {
             dice: Dice::of(seed, "client", number),
             subscriptions: witnesses.iter().map(|witness| Subscription::of(Arc::clone(witness))).collect(),
             replica: replica.clone(),
-            heard: Instant::now(),
             gateway: number,
             manner,
             around,
@@ -104,6 +103,8 @@ struct Subscription {
     request: String,
     /// Where it is.
     cursor: Option<(String, u64)>,
+    /// When it was told that last.
+    moved: Instant,
     route: Option<u64>,
 }
 
@@ -112,7 +113,15 @@ impl Subscription {
         let topics = TABLES.iter().enumerate().filter(|(id, _)| witness.tables & (1 << id) != 0);
         let topics: Vec<String> = topics.map(|(_, table)| serde_json::Value::from(table.topic).to_string()).collect();
         let request = format!(r#""topics":[{}],"watermark":{{"every_ms":5000}}"#, topics.join(","));
-        Self { witness, request, cursor: None, route: None }
+        Self { witness, request, cursor: None, moved: Instant::now(), route: None }
+    }
+
+    fn move_to(&mut self, feed: &str, offset: u64) {
+        self.moved = Instant::now();
+        match &mut self.cursor {
+            Some((its, position)) if its == feed => *position = offset,
+            cursor => *cursor = Some((feed.to_owned(), offset)),
+        }
     }
 }
 
@@ -141,8 +150,6 @@ struct Life {
     around: Surroundings,
     subscriptions: Vec<Subscription>,
     replica: Option<Arc<Mutex<Replica>>>,
-    /// When it last heard anything.
-    heard: Instant,
     gateway: usize,
 }
 
@@ -219,8 +226,6 @@ impl Life {
         let stays = self.manner.stays.clone().map(|range| self.dice.millis(range));
         let leaves = stays.map(|stays| Instant::now() + stays);
         let (mut changes, mut asked) = (0, false);
-        // What is read at first says how long it was away.
-        let away = self.heard.elapsed();
         loop {
             let finish = *self.around.finish.borrow();
             if !finish && leaves.is_some_and(|leaves| Instant::now() >= leaves) {
@@ -239,7 +244,7 @@ impl Life {
             };
             match timeout(patience, socket.next()).await {
                 Ok(Ok(Frame::Text(text))) => {
-                    (self.heard, asked) = (Instant::now(), false);
+                    asked = false;
                     if text.starts_with(r#"{"type":"change","#) {
                         changes += 1;
                         let taken = take(text, &mut self.subscriptions, &self.around, self.replica.as_deref());
@@ -247,7 +252,7 @@ impl Life {
                         if self.manner.name == "watcher" {
                             self.around.recovery.reached(self.number, text);
                         }
-                    } else if let Some(end) = self.other(text, away) {
+                    } else if let Some(end) = self.other(text) {
                         return end;
                     }
                 }
@@ -256,7 +261,7 @@ impl Life {
                     self.blame(Err(format!("closed with {code} {reason}")));
                     return End::Lost;
                 }
-                Ok(Ok(Frame::Ping | Frame::Pong)) => self.heard = Instant::now(),
+                Ok(Ok(Frame::Ping | Frame::Pong)) => {}
                 Ok(Err(_)) => return End::Lost,
                 Err(_) if leaves.is_some_and(|leaves| Instant::now() >= leaves) && !finish => return End::Leaves,
                 Err(_) if asked => {
@@ -274,7 +279,7 @@ impl Life {
     }
 
     /// A frame that is no change. `Some`: the session is over.
-    fn other(&mut self, text: &str, away: Duration) -> Option<End> {
+    fn other(&mut self, text: &str) -> Option<End> {
         let Ok(frame) = serde_json::from_str::<Other>(text) else {
             self.blame(Err(format!("not a frame: {text}")));
             return Some(End::Lost);
@@ -291,7 +296,7 @@ impl Life {
                 subscription.witness.note(Noted::Subscribed { feed: feed.clone(), offset, resumed });
                 // Else a reset follows, which says where it goes on.
                 if resumed || !asked {
-                    subscription.cursor = Some((feed, offset));
+                    subscription.move_to(&feed, offset);
                 }
                 if resumed {
                     self.around.tally.resumed.fetch_add(1, Ordering::Relaxed);
@@ -300,16 +305,17 @@ impl Life {
             ("reset", Some(subscription), Some((feed, offset))) => {
                 let mut resets = self.around.tally.resets.lock().unwrap_or_else(PoisonError::into_inner);
                 *resets.entry(frame.reason.clone()).or_default() += 1;
-                subscription.cursor = Some((feed.clone(), offset));
+                let away = subscription.moved.elapsed();
+                subscription.move_to(&feed, offset);
                 subscription.witness.note(Noted::Reset { reason: frame.reason, feed, offset, away });
             }
             ("tx_end", Some(subscription), Some((feed, offset))) => {
-                subscription.cursor = Some((feed, offset));
+                subscription.move_to(&feed, offset);
                 subscription.witness.note(Noted::TxEnd { offset, tx: frame.tx.parse().unwrap_or_default() });
             }
             ("watermark", None, Some((feed, offset))) => {
                 for subscription in &mut self.subscriptions {
-                    subscription.cursor = Some((feed.clone(), offset));
+                    subscription.move_to(&feed, offset);
                     subscription.witness.note(Noted::Watermark { offset });
                 }
             }
@@ -352,10 +358,7 @@ fn take(
         let frame = ChangeFrame::parse(text)?;
         replica.lock().unwrap_or_else(PoisonError::into_inner).apply(&frame.change())?;
     }
-    match &mut subscription.cursor {
-        Some((its, position)) if its == feed => *position = offset,
-        cursor => *cursor = Some((feed.to_owned(), offset)),
-    }
+    subscription.move_to(feed, offset);
     subscription.witness.note(Noted::Change { offset, digest: seen.digest, tx_end: seen.tx_end });
     Ok(())
 }

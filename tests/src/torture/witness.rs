@@ -60,7 +60,7 @@ pub enum Noted {
         feed: String,
         /// Where it goes on.
         offset: u64,
-        /// How long it had heard nothing before it asked to go on.
+        /// How long ago it was told where it was.
         away: Duration,
     },
     /// Something that the protocol does not allow.
