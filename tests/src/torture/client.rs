@@ -354,12 +354,13 @@ fn take(
     };
     let subscription = subscription.ok_or_else(|| format!("for nobody here: {text}"))?;
     let seen = around.sightings.see(offset, text, rest)?;
+    subscription.move_to(feed, offset);
+    subscription.witness.note(Noted::Change { offset, digest: seen.digest, tx_end: seen.tx_end });
+    // The judge knows better what is wrong with a change that does not fit here.
     if let Some(replica) = replica {
         let frame = ChangeFrame::parse(text)?;
         replica.lock().unwrap_or_else(PoisonError::into_inner).apply(&frame.change())?;
     }
-    subscription.move_to(feed, offset);
-    subscription.witness.note(Noted::Change { offset, digest: seen.digest, tx_end: seen.tx_end });
     Ok(())
 }
 
