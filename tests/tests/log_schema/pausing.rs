@@ -37,6 +37,7 @@ pub async fn resume_waits_for_who_wrote_uncaptured(stage: Stage) {
     let resumed = tokio::spawn(async move { run(&other, "select rowcast.resume()").await });
     let waits = "select exists (select from pg_locks where relation = 't'::regclass and not granted)";
     while !stage.value::<bool>(waits).await {
+        assert!(!resumed.is_finished(), "it did not wait");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(!resumed.is_finished());
