@@ -131,8 +131,8 @@ impl Fault {
         use {Blow::*, Victim::*};
         match (self.victim, self.blow) {
             (Writers, _) => TimedFrom::Never,
-            // Who leads and has no Redis does not hand over, and a silent Redis is everybody's.
-            (Redis | Postgres, _) | (Leader, StallRedis | CutRedis) => TimedFrom::Back,
+            // Who has no Redis does not hand over, whether it leads or serves clients.
+            (Redis | Postgres, _) | (_, StallRedis | CutRedis) => TimedFrom::Back,
             _ => TimedFrom::Blow,
         }
     }
