@@ -95,6 +95,7 @@ pub async fn run(config: Config, bus: &Bus, shutdown: CancellationToken) -> Resu
         history: config.history,
         retention: config.log_retention,
         poll_above: config.log_poll_above,
+        held: None,
         publisher: bus.publisher(Source::Log),
         reader: bus.reader(Source::Log),
         metrics: metrics.clone(),

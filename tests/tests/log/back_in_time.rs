@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use e2e::{
+    eventually::eventually,
     follower::{Follower, Seen},
     postgres::{PostgresServer, Shutdown},
     process::Process,
@@ -72,6 +73,27 @@ async fn a_database_that_went_back_begins_a_new_feed() {
     insert(&stage, ["newest"]).await;
     until_word(&follower, "newest").await.assert_dense();
 
+    // The log has moved on past the bus before the bus could be asked.
+    listener.kill9().unwrap();
+    let backup = stage.postgres.back_up().await.unwrap();
+    listener.restart().unwrap();
+    insert(&stage, ["gone 6"]).await;
+    let held = until_word(&follower, "gone 6").await.last();
+    listener.kill9().unwrap();
+    stage.redis.kill().unwrap();
+    stage.postgres.restore(&backup).await.unwrap();
+    insert(&stage, ["other 6", "other 7", "other 8"]).await;
+    listener.restart().unwrap();
+    let last = "select first + events - 1 from rowcast.tick order by id desc limit 1";
+    eventually("ticks past what the bus holds", SOON, async || match stage.ask(last).await.parse::<u64>().unwrap() {
+        last if last > held => Ok(()),
+        last => Err((last, held)),
+    })
+    .await;
+    stage.redis.restart(true).await.unwrap();
+    follower.until("a new feed", SOON, |seen| seen.feeds.len() == 4).await;
+    assert_eq!(reason(&stage).await, "went_back");
+
     // A crash is no way back, and neither is a restart.
     for how in [Shutdown::Immediate, Shutdown::Fast] {
         insert(&stage, ["before"]).await;
@@ -80,7 +102,7 @@ async fn a_database_that_went_back_begins_a_new_feed() {
         insert(&stage, ["after"]).await;
         let seen = until_word(&follower, "after").await;
         seen.assert_dense();
-        assert_eq!(seen.feeds.len(), 3);
+        assert_eq!(seen.feeds.len(), 4);
     }
 }
 

@@ -66,7 +66,8 @@ async fn an_idle_system_does_next_to_nothing_and_writes_nothing() {
         .await
         .parse()
         .unwrap();
-    let looks = listener.metric("log_looks_total").await.unwrap();
+    let (looks, watermarks) =
+        (listener.metric("log_looks_total").await.unwrap(), follower.look(|seen| seen.watermarks));
     let (written, cpu, since) = (stage.ask(marks).await, (ticks(listener.pid()), ticks(backend)), Instant::now());
     sleep(Duration::from_secs(10)).await;
     let used = (ticks(listener.pid()) - cpu.0, ticks(backend) - cpu.1);
@@ -76,6 +77,8 @@ async fn an_idle_system_does_next_to_nothing_and_writes_nothing() {
     let ((wal, xid), (wal_now, xid_now)) = (parts(&written), parts(&stage.ask(marks).await));
     // The server notes, once after something was written, which transactions are in flight: 56 bytes.
     assert!(wal_now - wal < 100 && xid_now == xid, "{} bytes of WAL, xid {xid_now} after {xid}", wal_now - wal);
+    let watermarks = follower.look(|seen| seen.watermarks) - watermarks;
+    assert!((8..=12).contains(&watermarks), "{watermarks} in 10 s");
     armed(&listener, true).await;
     let seconds = since.elapsed().as_secs_f64();
     eprintln!(

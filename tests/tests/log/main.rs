@@ -19,6 +19,8 @@ mod recovery;
 #[cfg(test)]
 mod ring;
 #[cfg(test)]
+mod rss;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod truth;

@@ -1,55 +1,15 @@
-use std::{
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use e2e::process::Process;
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     load::Load,
+    rss::{MIB, Rss},
     stage::{LATER, Stage},
 };
 
-const MIB: u64 = 1024 * 1024;
 /// So that the follower, which reads the histories where it cannot keep up, misses nothing.
 const ROOMY: [&str; 2] = ["--history-bytes", "4294967296"];
-
-/// Watches how much memory a process has.
-struct Rss {
-    most: Arc<AtomicU64>,
-    task: JoinHandle<()>,
-}
-
-impl Rss {
-    fn of(process: &Process) -> Self {
-        let (most, pid) = (Arc::new(AtomicU64::new(0)), process.pid());
-        let greatest = Arc::clone(&most);
-        let task = tokio::spawn(async move {
-            loop {
-                let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-                let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-                greatest.fetch_max(pages * 4096, Ordering::AcqRel);
-                sleep(Duration::from_millis(5)).await;
-            }
-        });
-        Self { most, task }
-    }
-
-    fn most(&self) -> u64 {
-        self.most.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Rss {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_with_a_million_rows_is_delivered_whole_in_bounded_memory() {
@@ -61,7 +21,7 @@ async fn a_transaction_with_a_million_rows_is_delivered_whole_in_bounded_memory(
     let small = Load::gentle(stage.url(), Duration::from_millis(20));
     sleep(Duration::from_millis(500)).await;
     stage.sql(&format!("insert into c (n, word) select g, repeat('x', 250) from generate_series(1, {ROWS}) g")).await;
-    let committed = tokio::time::Instant::now();
+    let committed = Instant::now();
     sleep(Duration::from_millis(500)).await;
     let written = small.stop().await;
     stage.all_arrived(&follower, 3 * LATER).await;

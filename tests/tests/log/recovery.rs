@@ -1,10 +1,25 @@
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use e2e::{follower::Follower, postgres::Shutdown};
-use tokio::time::{Instant, sleep};
+use bus::{History, RedisBus};
+use e2e::{
+    follower::{self, Follower},
+    postgres::Shutdown,
+};
+use protocol::{Source, Topic};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     load::Load,
+    rss::{MIB, Rss},
     stage::{LATER, SOON, Stage},
     truth::Truth,
 };
@@ -24,6 +39,7 @@ async fn a_redis_that_lost_all_or_some_gets_it_back_under_the_same_feed_and_nobo
     let follower = stage.follower();
     let load = Load::start(stage.url(), 3, "call work(3)", Duration::from_millis(2));
     sleep(Duration::from_millis(500)).await;
+    let told = Told::of(&stage.bus());
     let mut took = Vec::new();
     for (what, keep) in [("with its data", true), ("without its data", false), ("without its data", false)] {
         stage.redis.restart(keep).await.unwrap();
@@ -42,9 +58,23 @@ async fn a_redis_that_lost_all_or_some_gets_it_back_under_the_same_feed_and_nobo
     took.push(("older", flows(&follower, Instant::now()).await));
     sleep(Duration::from_millis(300)).await;
     load.stop().await;
+    // Lost again while it is being filled.
+    for _ in 0..4 {
+        stage.redis.command::<String>(&["FLUSHALL"]).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    stage.sql("insert into b (word) values ('the last')").await;
     let seen = stage.all_is_right(&follower, LATER).await;
     stage.assert_state(&seen).await;
     assert_eq!(seen.feeds.len(), 1, "nobody is reset");
+    let told = told.stop().await;
+    let of_a: Vec<u64> =
+        seen.changes.iter().filter(|got| got.topic.as_str() == "public.a").map(|got| got.change.offset).collect();
+    for (through, offsets) in &told {
+        let all = of_a.iter().take_while(|offset| *offset <= through);
+        assert!(offsets.iter().eq(all), "complete up to {through}: {} changes", offsets.len());
+    }
+    assert!(told.len() > 20);
     // Who comes only now finds everything too.
     let histories = stage.histories().await;
     Truth::read(&stage.connect().await).await.assert_same(&histories.iter().collect::<Vec<_>>());
@@ -54,13 +84,50 @@ async fn a_redis_that_lost_all_or_some_gets_it_back_under_the_same_feed_and_nobo
     }
 }
 
+/// Asks for a history again and again, and keeps what is said to be complete.
+struct Told {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Vec<(u64, Vec<u64>)>>,
+}
+
+impl Told {
+    fn of(bus: &RedisBus) -> Self {
+        let (reader, stop) = (bus.reader(Source::Log), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let topic = Topic::new("public.a").unwrap();
+        let task = tokio::spawn(async move {
+            let mut told = Vec::new();
+            while !stopped.load(Ordering::Acquire) {
+                if let Ok(Some(head)) = reader.head().await
+                    && let Ok(History::Complete { through, slices }) = reader.history(&head.feed, &topic, 0).await
+                {
+                    let slices = slices.iter().map(|slice| (&topic, slice));
+                    let changes = follower::changes(slices, &head.feed, head.epoch, 0);
+                    told.push((through, changes.iter().map(|got| got.change.offset).collect()));
+                }
+                sleep(Duration::from_millis(15)).await;
+            }
+            told
+        });
+        Self { stop, task }
+    }
+
+    async fn stop(self) -> Vec<(u64, Vec<u64>)> {
+        self.stop.store(true, Ordering::Release);
+        self.task.await.unwrap()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_away_the_log_goes_on_and_all_of_it_arrives() {
     let mut stage = Stage::new().await;
-    let listener = stage.listener().await;
+    let listener = stage.listener_with(&["--history-bytes", "1073741824"]).ready().await.unwrap();
     let follower = stage.follower();
     let load = Load::start(stage.url(), 2, "call work(3)", Duration::from_millis(4));
+    let bulk = "update a set n = n + 1, word = repeat('x', 3000) where id between -100 and -60";
+    let bulk = Load::start(stage.url(), 1, bulk, Duration::from_millis(50));
     sleep(Duration::from_millis(500)).await;
+    let rss = Rss::of(&listener);
     stage.redis.kill().unwrap();
     let mut last = 0.0;
     for second in 0..30 {
@@ -79,10 +146,34 @@ async fn while_redis_is_away_the_log_goes_on_and_all_of_it_arrives() {
     stage.redis.restart(false).await.unwrap();
     let took = flows(&follower, Instant::now()).await;
     load.stop().await;
+    bulk.stop().await;
     let seen = stage.all_is_right(&follower, LATER).await;
     stage.assert_state(&seen).await;
     assert_eq!(seen.feeds.len(), 1);
+    let log = stage.ask("select sum(bytes) / 1048576 from rowcast.tick").await;
+    assert!(rss.most() < 120 * MIB, "{} MiB", rss.most() / MIB);
+    eprintln!("{log} MiB of changes, {} MiB of memory at most", rss.most() / MIB);
     eprintln!("Redis was away for 30 s: flows again after {took:?}; {} changes", seen.changes.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_the_histories_keep_comes_out_all_the_same_after_redis_was_away_and_lost_its_data() {
+    let mut stage = Stage::new().await;
+    // A history: 20 MiB.
+    let _listener = stage.listener_with(&["--history-bytes", "20971520"]).ready().await.unwrap();
+    let follower = stage.follower();
+    stage.all_is_right(&follower, SOON).await;
+    stage.redis.kill().unwrap();
+    for _ in 0..6 {
+        for table in ["a", "b", "c"] {
+            let sql = format!("insert into {table} (word) select repeat('x', 80000) from generate_series(1, 50) g");
+            stage.sql(&sql).await;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    stage.redis.restart(false).await.unwrap();
+    let seen = stage.all_is_right(&follower, LATER).await;
+    assert_eq!((seen.feeds.len(), seen.changes.len()), (1, 300 + 900));
 }
 
 #[tokio::test(flavor = "multi_thread")]

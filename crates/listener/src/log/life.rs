@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::{Publisher, Reader, Retention};
-use protocol::Backoff;
+use protocol::{Backoff, FeedId, Offset};
 use service::systemd::Pulse;
 use tokio::{
     sync::watch,
@@ -41,6 +41,8 @@ pub(crate) struct LogLife {
     pub(crate) history: Retention,
     pub(crate) retention: LogRetention,
     pub(crate) poll_above: u64,
+    /// How far the bus was when it last said so: who is connected to it has seen that much.
+    pub(crate) held: Option<(FeedId, Offset)>,
     pub(crate) publisher: Publisher,
     pub(crate) reader: Reader,
     pub(crate) metrics: Metrics,
@@ -104,7 +106,7 @@ impl LogLife {
     }
 
     /// Asks for the lock until it is ours.
-    async fn stand_by(&self, session: &LogSession, backoff: &mut Backoff) -> Result<(), Lost> {
+    async fn stand_by(&mut self, session: &LogSession, backoff: &mut Backoff) -> Result<(), Lost> {
         let sql = LeaderLock::of_log().try_sql();
         let mut said = false;
         loop {
@@ -117,6 +119,8 @@ impl LogLife {
             if !std::mem::replace(&mut said, true) {
                 tracing::info!("another listener reads the log: standing by");
                 self.be(Role::Standby);
+                // Who leads meanwhile knows better.
+                self.held = None;
             }
             tokio::select! {
                 () = sleep(POLL.mul_f64(rand::random_range(0.7..1.3))) => {}
@@ -197,6 +201,7 @@ impl LogLife {
             history: self.history,
             line,
             start,
+            held: &mut self.held,
             published,
             outage,
             condition: self.condition.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::{BusError, Head, Publisher, Reader, Retention};
-use protocol::{Backoff, Offset, batch::MAX_BATCH_BYTES};
+use protocol::{Backoff, FeedId, Offset, batch::MAX_BATCH_BYTES};
 use service::systemd::Pulse;
 use tokio::{sync::watch, time::sleep};
 
@@ -40,6 +40,8 @@ pub(crate) struct Publishing<'a> {
     pub(crate) line: Line,
     /// Where the log is to be read from, as soon as that is known.
     pub(crate) start: watch::Sender<Option<Offset>>,
+    /// How far the bus was when it last said so, in whichever term.
+    pub(crate) held: &'a mut Option<(FeedId, Offset)>,
     /// How far the bus is.
     pub(crate) published: watch::Sender<Offset>,
     pub(crate) outage: &'a mut Outage,
@@ -84,7 +86,8 @@ impl Publishing<'_> {
             Ok(head) => head,
             Err(error) => return Ok(Err(error)),
         };
-        let start = start::decide(self.session, &self.log, &self.reader, head.as_ref(), self.history).await?;
+        let seen = self.held.as_ref().filter(|(feed, _)| *feed == self.log.feed).map(|(_, held)| *held);
+        let start = start::decide(self.session, &self.log, &self.reader, head.as_ref(), seen, self.history).await?;
         Ok(start.map(|start| (head, start)))
     }
 
@@ -145,6 +148,7 @@ impl Publishing<'_> {
                 self.metrics.bus_back.inc();
             }
             self.published.send_replace(writer.held());
+            *self.held = Some((writer.feed().clone(), writer.held()));
             self.metrics.log_published.set(writer.held().cast_signed());
             let (marked, feed) = (writer.marked(), writer.has_begun().then(|| writer.feed().clone()));
             self.condition.send_if_modified(|condition| {

@@ -50,7 +50,7 @@ pub(crate) enum Start {
     NewFeed(&'static str),
 }
 
-/// Compares what the bus holds with the log.
+/// Compares what the bus holds with the log. `seen` is how far the bus was when it last said so.
 ///
 /// A database that went back in time (it failed over to a standby that lagged, or was restored)
 /// would give offsets out a second time, for other changes. It shows by a bus that is ahead of the
@@ -62,6 +62,7 @@ pub(crate) async fn decide(
     log: &Log,
     reader: &Reader,
     head: Option<&Head>,
+    seen: Option<Offset>,
     history: Retention,
 ) -> Result<Result<Start, BusError>, Lost> {
     let same_cluster = log.cluster.0 == log.cluster.1;
@@ -71,7 +72,7 @@ pub(crate) async fn decide(
     }
     let ours = head.filter(|head| head.feed == log.feed);
     let verdict = match ours {
-        Some(head) if head.last > last_offset(session, log).await? => Some(false),
+        _ if ours.map(|head| head.last).max(seen) > Some(last_offset(session, log).await?) => Some(false),
         Some(head) => match last_change(reader, head).await {
             Ok(Some(held)) => same_change(session, log, head.last, &held).await?,
             Ok(None) => None,
@@ -90,7 +91,10 @@ pub(crate) async fn decide(
         None => {
             let topics: i64 = session.query_one("select count(*) from rowcast.watched", &[]).await?.get(0);
             let bytes = history.bytes.saturating_mul(topics.max(1).cast_unsigned());
-            stored::refill_after(session, log.first_tick, last_offset(session, log).await?, history.ms, bytes).await?
+            let last = last_offset(session, log).await?;
+            let after = stored::refill_after(session, log.first_tick, last, history.ms, bytes).await?;
+            // What nobody has seen yet comes out, however much it is.
+            seen.map_or(after, |seen| seen.min(after))
         }
     };
     Ok(Ok(Start::After(after)))
