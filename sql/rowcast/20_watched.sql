@@ -7,6 +7,7 @@ create table if not exists rowcast.watched (
   leave_out        text[] not null,
   old              text not null check (old in ('full', 'key', 'none')),
   max_change_bytes int not null check (max_change_bytes >= 1024),
+  each             text not null default 'row' check (each in ('row', 'statement')),
   columns          text[] not null,
   key              text[] not null,
   since            timestamptz not null default pg_catalog.now()
@@ -20,6 +21,7 @@ comment on column rowcast.watched.ops is 'Of INSERT, UPDATE, DELETE, TRUNCATE th
 comment on column rowcast.watched.leave_out is 'Columns that never leave the table.';
 comment on column rowcast.watched.old is 'What is kept of the old row: full, key or none.';
 comment on column rowcast.watched.max_change_bytes is 'A change whose rows are longer, as JSON, is logged without its largest values.';
+comment on column rowcast.watched.each is 'Whether the trigger runs for each row or for each statement.';
 comment on column rowcast.watched.columns is 'The columns that are delivered, in the order of the table.';
 comment on column rowcast.watched.key is 'The columns of the primary key, in its order; empty without one.';
 comment on column rowcast.watched.since is 'When it was first watched.';

@@ -49,12 +49,18 @@ $$;
 revoke all on function rowcast.row_expression(text, text[]) from public;
 comment on function rowcast.row_expression(text, text[]) is 'SQL that makes JSON of NEW or OLD: of the columns named, or of all for null. For rowcast.capture_source.';
 
+create or replace function rowcast.delivered(w rowcast.watched) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when w.columns <> array(select a.attname::text from pg_attribute a
+    where a.attrelid = w.relation and a.attnum > 0 and not a.attisdropped order by a.attnum) then w.columns end
+$$;
+revoke all on function rowcast.delivered(rowcast.watched) from public;
+comment on function rowcast.delivered(rowcast.watched) is 'The columns that a capture function has to name; null where it takes the row as it is.';
+
 create or replace function rowcast.capture_source(w rowcast.watched) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-  all_columns bool := w.columns = array(select a.attname::text from pg_attribute a
-    where a.attrelid = w.relation and a.attnum > 0 and not a.attisdropped order by a.attnum);
-  delivered text[] := case when not all_columns then w.columns end;
+  delivered text[] := rowcast.delivered(w);
 begin
   return format($body$
 declare
@@ -144,6 +150,7 @@ begin
   execute format('create or replace function %s returns trigger language plpgsql security definer as %L', name,
     -- Replaced, not dropped: that takes no lock on the table.
     case when exists (select from rowcast.state s where s.paused_at is not null) then 'begin return null; end'
+         when w.each = 'statement' then rowcast.statement_source(w)
          else rowcast.capture_source(w) end);
   execute format('revoke all on function %s from public', name);
   execute format('alter function %s owner to %I', name, owner);

@@ -11,9 +11,10 @@ declare
   events  text;
   present text;
   leaf    regclass;
+  op      record;
 begin
   select * into strict w from rowcast.watched o where o.topic = write_triggers.topic;
-  select string_agg(o, ' or ' order by o) into events from unnest(w.ops) o where o <> 'TRUNCATE';
+  select string_agg(o, ' or ' order by o) into events from unnest(w.ops) o where o <> 'TRUNCATE' and w.each = 'row';
   -- Bits of pg_trigger.tgtype: INSERT 4, DELETE 8, UPDATE 16.
   select concat_ws(' or ', case when t.tgtype & 8 > 0 then 'DELETE' end, case when t.tgtype & 4 > 0 then 'INSERT' end, case when t.tgtype & 16 > 0 then 'UPDATE' end)
     into present from pg_trigger t where t.tgrelid = w.relation and t.tgname = '!rowcast_change';
@@ -25,6 +26,18 @@ begin
       execute format('create trigger "!rowcast_change" after %s on %s for each row execute function %s', events, w.relation, call);
     end if;
   end if;
+  -- A trigger with transition tables is for one kind of change.
+  for op in select * from (values ('INSERT', 'new table as new_rows'), ('UPDATE', 'new table as new_rows old table as old_rows'),
+      ('DELETE', 'old table as old_rows')) o(name, tables) loop
+    present := '!rowcast_' || lower(op.name);
+    if w.each = 'statement' and op.name = any (w.ops) then
+      if not exists (select from pg_trigger t where t.tgrelid = w.relation and t.tgname = present) then
+        execute format('create trigger %I after %s on %s referencing %s for each statement execute function %s', present, op.name, w.relation, op.tables, call);
+      end if;
+    elsif exists (select from pg_trigger t where t.tgrelid = w.relation and t.tgname = present) then
+      execute format('drop trigger %I on %s', present, w.relation);
+    end if;
+  end loop;
   -- Row triggers of a partitioned table are copied to its partitions, those of statements are not.
   for leaf in select w.relation union select p.relid from pg_partition_tree(w.relation) p loop
     if 'TRUNCATE' = any (w.ops) then

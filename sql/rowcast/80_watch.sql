@@ -58,7 +58,7 @@ $$;
 revoke all on function rowcast.topic_of(regclass) from public;
 comment on function rowcast.topic_of(regclass) is 'The topic that a table would have: schema.table. Fails if that cannot be a topic.';
 
-create or replace function rowcast.refuse_options(relation regclass, ops text[], leave_out text[], old text, max_change_bytes int) returns void
+create or replace function rowcast.refuse_options(relation regclass, ops text[], leave_out text[], old text, max_change_bytes int, each text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   columns text[] := array(select a.attname::text from pg_attribute a
@@ -87,17 +87,20 @@ begin
   elsif old = 'key' and key = '{}' then
     raise exception 'old: % has no primary key, so there is no old key to keep', relation
       using errcode = 'invalid_parameter_value', hint = 'Add a primary key, or take full or none.';
+  elsif each is null or each not in ('row', 'statement') then
+    raise exception 'each: % is not known', coalesce(quote_literal(each), 'null')
+      using errcode = 'invalid_parameter_value', hint = 'There are row and statement.';
   elsif max_change_bytes is null or max_change_bytes not between 1024 and 67108864 then
     raise exception 'max_change_bytes: % is not from 1024 to 67108864', coalesce(max_change_bytes::text, 'null')
       using errcode = 'invalid_parameter_value', hint = 'It is the size of a change as JSON; 4194304 is usual.';
   end if;
 end
 $$;
-revoke all on function rowcast.refuse_options(regclass, text[], text[], text, int) from public;
-comment on function rowcast.refuse_options(regclass, text[], text[], text, int) is 'Fails, with what would be right, if the options of a watch are wrong.';
+revoke all on function rowcast.refuse_options(regclass, text[], text[], text, int, text) from public;
+comment on function rowcast.refuse_options(regclass, text[], text[], text, int, text) is 'Fails, with what would be right, if the options of a watch are wrong.';
 
 create or replace function rowcast.watch(relation regclass, ops text[] default '{INSERT,UPDATE,DELETE,TRUNCATE}', leave_out text[] default '{}',
-  old text default 'full', max_change_bytes int default 4194304) returns text
+  old text default 'full', max_change_bytes int default 4194304, each text default 'row') returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
@@ -106,7 +109,10 @@ declare
 begin
   perform pg_advisory_xact_lock(32210705904137077); -- one watch, unwatch or install at a time
   perform rowcast.refuse_unwatchable(relation);
-  perform rowcast.refuse_options(relation, ops, leave_out, old, max_change_bytes);
+  perform rowcast.refuse_options(relation, ops, leave_out, old, max_change_bytes, each);
+  if each = 'statement' then
+    perform rowcast.refuse_statements(relation);
+  end if;
   if exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = relation and not c.relispartition) then
     raise notice '% has tables that inherit from it; each of them is watched by itself', relation;
   end if;
@@ -121,23 +127,24 @@ begin
     -- Of a table that was dropped.
     delete from rowcast.watched w where w.topic = topic;
   end if;
-  insert into rowcast.watched as w (topic, relation, ops, leave_out, old, max_change_bytes, columns, key)
-    values (topic, relation, ops, leave_out, old, max_change_bytes,
+  insert into rowcast.watched as w (topic, relation, ops, leave_out, old, max_change_bytes, each, columns, key)
+    values (topic, relation, ops, leave_out, old, max_change_bytes, each,
       array(select c.name from unnest(rowcast.columns_of(relation)) with ordinality c(name, place) where c.name <> all (leave_out) order by c.place),
       rowcast.key_of(relation))
     on conflict on constraint watched_pkey do update set ops = excluded.ops, leave_out = excluded.leave_out, old = excluded.old,
-      max_change_bytes = excluded.max_change_bytes, columns = excluded.columns, key = excluded.key;
+      max_change_bytes = excluded.max_change_bytes, each = excluded.each, columns = excluded.columns, key = excluded.key;
   perform rowcast.write_capture(topic);
   perform rowcast.write_triggers(topic);
   update rowcast.state s set catalogue = s.catalogue + 1;
   return topic;
 end
 $$;
-revoke all on function rowcast.watch(regclass, text[], text[], text, int) from public;
-comment on function rowcast.watch(regclass, text[], text[], text, int) is
+revoke all on function rowcast.watch(regclass, text[], text[], text, int, text) from public;
+comment on function rowcast.watch(regclass, text[], text[], text, int, text) is
 'Makes the changes of a table durable, and returns its topic. Again, it changes the options, and takes notice of new columns, keys and partitions.
 ops: which of INSERT, UPDATE, DELETE, TRUNCATE. leave_out: columns that never leave the table; then a column that is added or renamed is not delivered until the table is watched again.
 old: full, key or none: what is kept of the old row. max_change_bytes: a larger change goes without its largest values.
+each: row, or statement for tables that are written many rows at a time: for these it costs less than half. Not for tables with AFTER ROW triggers of their own.
 It waits for the transactions that are writing to the table, and writers wait for it: set lock_timeout.
 Values become JSON with the rights of the owner of this schema, so watch tables of roles that you trust: a cast to json of a type of theirs would run.';
 

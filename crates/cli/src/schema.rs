@@ -17,7 +17,7 @@ macro_rules! files {
 /// Name and text of each file.
 pub const FILES: &[(&str, &str)] = files! {
     "00_schema.sql" "10_state.sql" "20_watched.sql" "30_event.sql" "40_tick.sql" "50_feed.sql" "60_ring.sql"
-    "70_fold.sql" "71_cut.sql" "72_capture.sql" "73_triggers.sql" "80_watch.sql" "85_status.sql" "86_pause.sql"
+    "70_fold.sql" "71_cut.sql" "72_capture.sql" "73_triggers.sql" "74_statement.sql" "80_watch.sql" "85_status.sql" "86_pause.sql"
     "87_listener.sql" "99_installed.sql"
 };
 

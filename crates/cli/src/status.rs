@@ -89,6 +89,7 @@ struct Table {
     leave_out: Vec<String>,
     old: String,
     max_change_bytes: i32,
+    each: String,
     columns: Vec<String>,
     key: Vec<String>,
     since: String,
@@ -214,6 +215,9 @@ impl Table {
     fn text(&self) -> String {
         let key = if self.key.is_empty() { "no key".into() } else { format!("key {}", self.key.join(", ")) };
         let mut text = format!("{}: {}; {key}; old {}", self.topic, self.ops.join(", "), self.old);
+        if self.each == "statement" {
+            text.push_str("; by the statement");
+        }
         if !self.leave_out.is_empty() {
             text.push_str("; without ");
             text.push_str(&self.leave_out.join(", "));

@@ -38,6 +38,13 @@ pub struct Watch {
     /// A change that is larger, as JSON, goes without its largest values.
     #[arg(long, default_value_t = 4 * 1024 * 1024, value_name = "BYTES")]
     max_change_bytes: i32,
+
+    /// When the trigger runs: for each row, or for each statement.
+    ///
+    /// By the statement costs less than half for tables that are written many rows at a time. It is
+    /// refused for partitioned tables and for those with AFTER ROW triggers of their own.
+    #[arg(long, default_value = "row", value_name = "WHAT")]
+    each: String,
 }
 
 impl Watch {
@@ -49,8 +56,9 @@ impl Watch {
         let mut topics = Vec::new();
         let transaction = client.transaction().await?;
         for table in &self.tables {
-            let watch = "select rowcast.watch($1::text::regclass, $2, $3, $4, $5)";
-            let options: [&(dyn ToSql + Sync); 5] = [table, &ops, &self.leave_out, &self.old, &self.max_change_bytes];
+            let watch = "select rowcast.watch($1::text::regclass, $2, $3, $4, $5, $6)";
+            let options: [&(dyn ToSql + Sync); 6] =
+                [table, &ops, &self.leave_out, &self.old, &self.max_change_bytes, &self.each];
             let row = transaction.query_one(watch, &options).await.map_err(schema::said)?;
             topics.push(row.get::<_, String>(0));
         }

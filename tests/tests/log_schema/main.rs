@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod each;
 mod installation;
 mod options;
 mod order;
@@ -23,6 +24,8 @@ pub use stage::{Stage, delete, insert, truncate, update};
 macro_rules! promises {
     ($each:ident) => {
         $each! {
+            each: by_the_statement_the_same_is_logged, old_and_new_row_of_many_belong_together, a_large_row_among_small_ones_is_cut_alone,
+                a_watch_changes_from_rows_to_statements_and_back, where_statements_would_come_out_of_order_they_are_refused;
             installation: it_can_be_installed_twice, psql_installs_it, uninstalling_leaves_no_trace, an_upgrade_writes_the_functions_anew,
                 a_newer_schema_is_not_touched, everything_has_a_comment, another_role_does_not_install_over_it;
             options: only_the_ops_asked_for_are_captured, a_column_that_is_left_out_stays_out, migrations_never_make_writes_fail,

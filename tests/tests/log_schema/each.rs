@@ -1,0 +1,108 @@
+use serde_json::{Value, json};
+
+use crate::{Stage, delete, insert, truncate, update};
+
+const TABLE: &str = "create table t (id int primary key, a text, secret text); ";
+const CHANGES: &str = "insert into t select g, 'a', 's' from generate_series(1, 3) g; \
+    update t set a = 'b', id = id + 10 where id < 3; delete from t where id = 3; \
+    insert into t values (11, 'x', 'y'), (4, 'x', 'y') on conflict (id) do update set a = 'up'";
+
+/// Per row or per statement, the log says the same.
+pub async fn by_the_statement_the_same_is_logged(stage: Stage) {
+    for old in ["full", "key", "none"] {
+        for leave_out in ["", "secret"] {
+            let mut logs = Vec::new();
+            for each in ["row", "statement"] {
+                stage
+                    .sql(&format!(
+                        "{TABLE} select rowcast.watch('t', old => '{old}', leave_out => '{{{leave_out}}}', each => '{each}'); \
+                         {CHANGES}; truncate t"
+                    ))
+                    .await;
+                let mut log = stage.raw().await;
+                // Within a statement the order of different rows is the table's.
+                log.sort_by_key(Value::to_string);
+                logs.push(log);
+                stage.sql("drop table t").await;
+            }
+            assert_eq!(logs[0], logs[1], "{old} {leave_out}");
+            assert_eq!(logs[0].len(), 3 + 2 + 1 + 2 + 1);
+        }
+    }
+}
+
+pub async fn old_and_new_row_of_many_belong_together(stage: Stage) {
+    stage
+        .sql(&format!(
+            "{TABLE} select rowcast.watch('t', each => 'statement'); insert into t select g, g::text from generate_series(1, 5000) g; \
+             analyze t"
+        ))
+        .await;
+    stage.log().await;
+    stage.sql("update t set id = id + 100000 where id % 3 = 0").await;
+    let log = stage.log().await;
+    assert_eq!(log.len(), 1666);
+    for change in log {
+        let id = |row: &Value| row["id"].as_i64().unwrap();
+        assert_eq!(id(&change["data"]), id(&change["old"]) + 100_000);
+        assert_eq!(change["data"]["a"], change["old"]["a"]);
+    }
+}
+
+pub async fn a_large_row_among_small_ones_is_cut_alone(stage: Stage) {
+    stage.sql(&format!("{TABLE} select rowcast.watch('t', each => 'statement', max_change_bytes => 1024)")).await;
+    stage.sql("insert into t values (1, repeat('x', 3000), 's'), (2, 'a', 's')").await;
+    let mut log = stage.raw().await;
+    log.sort_by_key(|change| change["data"]["id"].as_i64());
+    assert_eq!((&log[0]["data"], &log[0]["cut"]), (&json!({"id": 1, "secret": "s"}), &json!(["a"])));
+    assert_eq!((&log[1]["data"], log[1].get("cut")), (&json!({"id": 2, "a": "a", "secret": "s"}), None));
+}
+
+pub async fn a_watch_changes_from_rows_to_statements_and_back(stage: Stage) {
+    stage.sql(TABLE).await;
+    let row = |a: &str| json!({"id": 1, "a": a, "secret": null});
+    for each in ["row", "statement", "row"] {
+        stage.sql(&format!("select rowcast.watch('t', each => '{each}')")).await;
+        stage.sql("insert into t values (1, 'a'); update t set a = 'b'; delete from t; truncate t").await;
+        assert_eq!(
+            stage.log().await,
+            [insert(row("a")), update(row("a"), row("b")), delete(row("b")), truncate()],
+            "{each}"
+        );
+    }
+    stage.sql("select rowcast.watch('t', each => 'statement', ops => '{DELETE}')").await;
+    stage.sql("insert into t values (1, 'a'); update t set a = 'b'; delete from t; truncate t").await;
+    assert_eq!(stage.log().await, [delete(row("b"))]);
+    let silent: i64 =
+        stage.value("select count(*) from pg_trigger where tgname like '!rowcast%' and tgenabled <> 'A'").await;
+    assert_eq!(silent, 0);
+}
+
+pub async fn where_statements_would_come_out_of_order_they_are_refused(stage: Stage) {
+    stage
+        .sql(
+            "create table parts (id int) partition by list (id); create table parent (id int); create table child () inherits (parent); \
+             create table busy (id int primary key, up int); create function f() returns trigger language plpgsql as 'begin return null; end'; \
+             create trigger follow_up after insert on busy for each row execute function f(); \
+             create table tree (id int primary key, up int references tree on delete cascade)",
+        )
+        .await;
+    for (table, says) in [
+        ("parts", "partitioned"),
+        ("parent", "inherit"),
+        ("child", "inherit"),
+        ("busy", "follow_up"),
+        ("tree", "tree_up_fkey"),
+    ] {
+        let error = stage.refused(&format!("select rowcast.watch('{table}', each => 'statement')")).await;
+        assert!(
+            error.message().contains(says) && error.hint().is_some_and(|hint| hint.contains("each => 'row'")),
+            "{error:?}"
+        );
+    }
+    let error = stage.refused("select rowcast.watch('parent', each => 'page')").await;
+    assert!(
+        error.message().contains("'page'") && error.hint().is_some_and(|hint| hint.contains("statement")),
+        "{error:?}"
+    );
+}
