@@ -251,12 +251,12 @@ impl PostgresServer {
 
     /// Stops all its processes, which leaves their sockets open and silent.
     pub fn pause(&self) -> anyhow::Result<()> {
-        signal("STOP", &self.processes()?)
+        signal_all("STOP", &self.processes()?)
     }
 
     /// Undoes [`PostgresServer::pause`].
     pub fn resume(&self) -> anyhow::Result<()> {
-        signal("CONT", &self.processes()?)
+        signal_all("CONT", &self.processes()?)
     }
 
     /// What it has logged since its last start.
@@ -414,6 +414,15 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 
 fn signal(name: &str, pids: &[u32]) -> anyhow::Result<()> {
     run(Command::new("kill").args(["-s", name]).args(pids.iter().map(u32::to_string)))
+}
+
+/// The postmaster, and those of its children that have not ended by themselves meanwhile.
+fn signal_all(name: &str, pids: &[u32]) -> anyhow::Result<()> {
+    signal(name, &pids[..1])?;
+    for pid in &pids[1..] {
+        drop(signal(name, &[*pid]));
+    }
+    Ok(())
 }
 
 fn shown(error: tokio_postgres::Error) -> anyhow::Error {
