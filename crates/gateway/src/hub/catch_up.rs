@@ -182,7 +182,7 @@ impl Hub {
             let from = hits.len();
             for topic in topics {
                 let Some(slice) = batch.slice(topic.as_str()) else { continue };
-                hits.extend(Hit::read(topic, slice, after).map_err(|_| Unreadable::Malformed)?);
+                hits.extend(Hit::read(topic, slice, through).map_err(|_| Unreadable::Malformed)?);
             }
             hits[from..].sort_by_key(Hit::offset);
             bytes += hits[from..].iter().map(|hit| hit.change.payload.len()).sum::<usize>();
