@@ -157,8 +157,14 @@ impl Desk {
 
     /// Answers from what was read for others; who is still to be answered.
     fn serve_from_shelf(&self, subject: &Subject, who: Waiting) -> Option<Waiting> {
-        let Some((through, hits)) = self.shelf().get(subject, who.after) else { return Some(who) };
-        who.tell(Stretch::Complete { through, hits });
+        let mut shelf = self.shelf();
+        if shelf.is_refused(subject, who.after) {
+            who.tell(Stretch::Trimmed);
+        } else if let Some((through, hits)) = shelf.get(subject, who.after) {
+            who.tell(Stretch::Complete { through, hits });
+        } else {
+            return Some(who);
+        }
         None
     }
 
@@ -179,6 +185,7 @@ impl Desk {
                 }
                 Stretch::Trimmed => {
                     let trimmed = self.trimmed(subject, &crowd).await;
+                    self.shelf().refuse(subject, crowd[trimmed - 1].after);
                     crowd.drain(..trimmed).for_each(|who| who.tell(Stretch::Trimmed));
                 }
                 // It is the same for all of them.
@@ -235,8 +242,8 @@ async fn read(reader: &Reader, subject: &Subject, after: Offset, most_bytes: u64
                 topics.retain(|topic| head.tails.get(topic).is_some_and(|tail| *tail > after));
                 through = head.last;
             }
-            // The first history says what is the matter.
-            _ => topics.truncate(1),
+            // The histories say what is the matter. All of them: it may be mended by now.
+            _ => {}
         }
     }
     let share = (most_bytes / topics.len().max(1) as u64).max(LEAST_BYTES.min(most_bytes));

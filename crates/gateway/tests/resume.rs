@@ -42,7 +42,7 @@ async fn a_crowd_that_resumes_from_the_same_stretch_costs_few_reads() {
     }
     // All at once, each from a place of its own, in no order.
     let resuming = crowd.into_iter().zip(0..).map(|(mut client, n)| {
-        let after = 500 + n * 7 % CROWD;
+        let after = 2_700 + n * 7 % 200;
         let (since, cursors) = (feed.cursor(after), (after + 1..=3_000).map(|n| feed.cursor(n)).collect::<Vec<_>>());
         tokio::spawn(async move {
             let answer = client.subscribe(&format!(r#""topics":["t","other"],"since":"{since}""#)).await;
@@ -59,7 +59,7 @@ async fn a_crowd_that_resumes_from_the_same_stretch_costs_few_reads() {
     }
     let reads = gateway.metric(READS).await;
     assert!((1..=20).contains(&reads), "{reads} reads");
-    assert!(gateway.metric("rowcast_gateway_resumed_changes_total{from=\"history\"}").await > CROWD * 500);
+    assert!(gateway.metric("rowcast_gateway_resumed_changes_total{from=\"history\"}").await > CROWD * 50);
     gateway.shutdown.cancel();
 }
 

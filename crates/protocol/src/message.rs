@@ -22,6 +22,9 @@
 //! only while all are up to date. A frame with an `id` is for that subscription; one with a `route`
 //! is for the one subscription of this connection that was answered with it.
 //!
+//! `subscribed` comes first, then changes. With `since` it comes once it is known whether nothing is
+//! missing: at once as a rule; while the bus is being refilled after a loss, when that is done.
+//!
 //! # A NOTIFY payload
 //!
 //! Its `change` has `topic`, `data` (JSON as it is, other text as a string) and `at`, when the

@@ -1,7 +1,7 @@
-//! What was read last, for who comes a little later.
+//! What was read last, and what was refused, for who comes a little later.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,11 +20,16 @@ const LEAST_BYTES: usize = 64 * 1024;
 /// How long something is kept that nobody asks for.
 const KEPT: Duration = Duration::from_secs(5);
 
+/// How long a refusal counts: until then nobody brings back what was lost.
+const REFUSED: Duration = Duration::from_secs(1);
+
 /// Stretches that were read. That they are complete does not change, whatever the bus still has.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Offsets after which something is no longer kept, a subject once.
+    refused: HashMap<Subject, (Offset, Instant)>,
 }
 
 #[derive(Debug)]
@@ -60,8 +65,19 @@ impl Shelf {
         }
     }
 
+    /// Notes that something after this offset is no longer kept.
+    pub(super) fn refuse(&mut self, subject: &Subject, after: Offset) {
+        self.refused.insert(subject.clone(), (after, Instant::now()));
+    }
+
+    /// Whether that has just been found of this offset, or of a later one.
+    pub(super) fn is_refused(&self, subject: &Subject, after: Offset) -> bool {
+        self.refused.get(subject).is_some_and(|(refused, at)| after <= *refused && at.elapsed() < REFUSED)
+    }
+
     /// Throws away what nobody asks for any more.
     pub(super) fn sweep(&mut self) {
+        self.refused.retain(|_, (_, at)| at.elapsed() < REFUSED);
         self.entries.retain(|entry| entry.used.elapsed() < KEPT);
         self.bytes = self.entries.iter().map(|entry| entry.bytes).sum();
     }
@@ -94,5 +110,8 @@ mod tests {
         }
         assert!(shelf.bytes <= SHELF_BYTES && shelf.entries.len() > 20, "{} bytes", shelf.bytes);
         assert_eq!([through(&mut shelf, 10), through(&mut shelf, 995)], [None, Some(1000)]);
+        shelf.refuse(&log, 7);
+        assert_eq!([6, 7, 8].map(|after| shelf.is_refused(&log, after)), [true, true, false]);
+        assert!(!shelf.is_refused(&subject(Source::Notify), 7));
     }
 }
