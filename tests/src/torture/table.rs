@@ -36,12 +36,12 @@ pub enum Old {
 pub type TableId = u8;
 
 /// The table of the probes, which writers leave alone.
-pub const PROBES: TableId = 5;
+pub const PROBES: TableId = 6;
 /// The tables that writers write.
-pub const WRITTEN: [TableId; 5] = [0, 1, 2, 3, 4];
+pub const WRITTEN: [TableId; 6] = [0, 1, 2, 3, 4, 5];
 
 /// All watched tables.
-pub const TABLES: [Table; 6] = [
+pub const TABLES: [Table; 7] = [
     Table {
         sql: "numbers",
         topic: "public.numbers",
@@ -96,6 +96,16 @@ pub const TABLES: [Table; 6] = [
         watched: ", old => 'key'",
         old: Old::Key,
         ddl: "create table lean (id int primary key, n bigint not null, note text)",
+    },
+    // Captured by the statement.
+    Table {
+        sql: "stock",
+        topic: "public.stock",
+        key: "id",
+        key_of: "g",
+        watched: ", each => 'statement'",
+        old: Old::Full,
+        ddl: "create table stock (id int primary key, n bigint not null, note text, price numeric(12, 2) default 1.50)",
     },
     Table {
         sql: "probes",
