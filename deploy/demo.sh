@@ -148,8 +148,12 @@ start_postgres() {
   PGPASSWORD=$secret sql -h 127.0.0.1 -p "$postgres_port" -U postgres -d postgres <<SQL
 select 'create role rowcast login' where not exists (select from pg_roles where rolname = 'rowcast') \gexec
 alter role rowcast password '$secret';
+-- Or its tables would go to the schema of its name, which is rowcast's own.
+alter role rowcast set search_path = public;
 select 'create database rowcast owner rowcast' where not exists (select from pg_database where datname = 'rowcast') \gexec
 SQL
+  "$bin/rowcast" install --database-url "$database_url" >"$data/log/install.log" 2>&1 ||
+    die "the schema rowcast cannot be installed: see $data/log/install.log"
   local file
   for file in sql/examples/*.sql; do
     sql -d "$database_url" -f "$file" || die "$file cannot be loaded"
@@ -241,26 +245,33 @@ print_lines() {
   Open      http://localhost:$port/
   A row     $psql '$database_url' -c "insert into violation_humandetections (camera_id) values (7)"
   Another   curl -s -w '\n' -H 'content-type: application/json' -d '{"sensor_id": "sensor1", "value": 25.5}' http://localhost:$port/api/sensors/
+  An order  $psql '$database_url' -c "insert into watched_orders (customer, total) values ('ada', 12.50)"
+            # of a watched table: durable. $bin/rowcast tail public.watched_orders --url ws://localhost:$port
   Try       kill -9 \$(cut -d' ' -f1 '$data/run/gateway_1')   # a gateway: the page goes on with the other
   Ctrl-C    stops everything
 
 LINES
 }
 
-# Whether a row that is written arrives at a client of nginx. It is written again and again, because the client
-# does not say when it has subscribed.
-check() {
+# arrives TOPIC INSERT: whether a row that is written arrives at a client of nginx. It is written again and again,
+# because the client does not say when it has subscribed.
+arrives() {
   local mark=check-$$ client i
-  "$bin/rowcast" tail sensor_updates --json --url "ws://127.0.0.1:$port" >"$data/log/tail.log" 2>&1 9>&- &
+  "$bin/rowcast" tail "$1" --json --url "ws://127.0.0.1:$port" >"$data/log/tail.log" 2>&1 9>&- &
   client=$!
   for ((i = 0; i < 40; i++)); do
-    sql -d "$database_url" -c "insert into sensor_readings (sensor_id, value) values ('$mark', $i)"
+    sql -d "$database_url" -c "insert into $2 values ('$mark', $i)"
     pause 0.25
     if grep -q "$mark" "$data/log/tail.log"; then break; fi
   done
   kill "$client" 2>/dev/null || true
-  ((i < 40)) || die "check: no row arrived through nginx in 10 s: see $data/log"
-  say "check: a row arrived through nginx"
+  ((i < 40)) || die "check: no row of $1 arrived through nginx in 10 s: see $data/log"
+  say "check: a row of $1 arrived through nginx"
+}
+
+check() {
+  arrives sensor_updates "sensor_readings (sensor_id, value)"
+  arrives public.watched_orders "watched_orders (customer, total)"
 }
 
 watch() {

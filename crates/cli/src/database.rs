@@ -132,6 +132,8 @@ impl PrivatePostgres {
         if known.is_none() {
             client.batch_execute(&format!("create database {NAME}")).await?;
         }
+        // Or what is made without naming a schema would go to the schema of the role's name.
+        client.batch_execute(&format!("alter role {NAME} set search_path = public")).await?;
         Ok(())
     }
 

@@ -137,6 +137,12 @@ impl Dev {
                  -d '{{\"sensor_id\": \"sensor1\", \"value\": 25.5}}'"
             )?;
             writeln!(out, "  watch it here       rowcast tail sensor_updates --url ws://{host}")?;
+            writeln!(
+                out,
+                "  a watched table     insert into watched_orders(customer, total) values ('ada', 12.50);\n\
+                 {:22}rowcast tail public.watched_orders --url ws://{host}",
+                ""
+            )?;
         }
         writeln!(out, "\n  Ctrl-C stops it.\n")?;
         out.flush()?;

@@ -23,6 +23,12 @@ impl Install {
     pub async fn run(self) -> anyhow::Result<()> {
         let mut client = self.server.connect().await?;
         let version = schema::VERSION;
+        if schema::has_a_role_of_its_name(&client).await? {
+            say(
+                "there is a role rowcast: what it makes without naming a schema goes to the schema rowcast from now on; \
+                 to avoid that: alter role rowcast set search_path = public",
+            );
+        }
         match schema::install(&mut client, self.listener_role.as_deref()).await? {
             None => say(&format!("installed version {version} of the schema rowcast; next: rowcast watch TABLE")),
             Some(before) if before < version => {

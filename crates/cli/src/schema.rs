@@ -41,6 +41,14 @@ pub async fn install(client: &mut Client, listener_role: Option<&str>) -> anyhow
     Ok(before)
 }
 
+/// Whether a role's own schema, `"$user"` in its search_path, would be ours.
+pub async fn has_a_role_of_its_name(client: &Client) -> anyhow::Result<bool> {
+    let sql = "select exists (select from pg_catalog.pg_roles r where r.rolname = 'rowcast' and r.rolcanlogin
+        and not exists (select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+            where s.setrole = r.oid and c like 'search\\_path=%'))";
+    Ok(client.query_one(sql, &[]).await.map_err(said)?.get(0))
+}
+
 /// Takes the schema away, the triggers with it. Whether there was one.
 pub async fn uninstall(client: &Client) -> anyhow::Result<bool> {
     let there = version(client).await?.is_some();
