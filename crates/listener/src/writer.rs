@@ -76,6 +76,8 @@ pub(crate) struct Writer<'a> {
     /// Whether that is to be published.
     mark_due: bool,
     marked: Option<Instant>,
+    /// The database's time up to which the bus has been told to be complete.
+    told: Micros,
 }
 
 impl<'a> Writer<'a> {
@@ -98,6 +100,7 @@ impl<'a> Writer<'a> {
             at: Micros::try_from(epoch).unwrap_or(Micros::MAX),
             mark_due: false,
             marked: None,
+            told: 0,
         }
     }
 
@@ -187,6 +190,16 @@ impl<'a> Writer<'a> {
     /// When a watermark of this feed was last published.
     pub(crate) fn marked(&self) -> Option<Instant> {
         self.marked
+    }
+
+    /// The database's time up to which the bus has been told to be complete.
+    pub(crate) fn told(&self) -> Micros {
+        self.told
+    }
+
+    /// What was published last is as good as a watermark: there is nothing newer to tell.
+    pub(crate) fn is_fresh(&mut self) {
+        self.marked = Some(Instant::now());
     }
 
     /// Whether a payload of this length still fits into the batch that is being filled.
@@ -309,6 +322,7 @@ impl<'a> Writer<'a> {
 
     fn published(&mut self, batch: &Batch) {
         self.held = batch.last;
+        self.told = batch.at;
         if batch.at >= self.at && self.mark_due {
             self.mark_due = false;
             self.marked = Some(Instant::now());

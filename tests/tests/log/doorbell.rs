@@ -57,7 +57,7 @@ async fn an_idle_system_does_next_to_nothing_and_writes_nothing() {
     eventually("nothing is written any more", Duration::from_secs(40), async || {
         let now = stage.ask(marks).await;
         let same = std::mem::replace(&mut before, now) == before;
-        sleep(Duration::from_secs(4)).await;
+        sleep(Duration::from_secs(2)).await;
         if same { Ok(()) } else { Err(before.clone()) }
     })
     .await;

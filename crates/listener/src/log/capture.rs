@@ -264,7 +264,7 @@ impl<'a> Capture<'a> {
         let before = self.state.clone();
         let Some(tick) = self.note(&look) else {
             if self.state == before {
-                self.out.mark(Mark { last: self.position.offset, at: look.at });
+                self.out.mark(Mark { last: self.position.offset, at: look.at, newest: true });
             }
             return Ok(0);
         };
@@ -283,16 +283,16 @@ impl<'a> Capture<'a> {
         let Some(reading) = &mut self.reading else { return Ok(()) };
         let out = &mut |batch| self.out.send(batch);
         reading.press.take(rows, tick.first, out)?;
-        Self::finish(reading, tick, &self.out)
+        Self::finish(reading, tick, tick.id == self.position.tick, &self.out)
     }
 
-    fn finish(reading: &mut Reading, tick: &Tick, out: &Out) -> Result<(), Lost> {
+    fn finish(reading: &mut Reading, tick: &Tick, newest: bool, out: &Out) -> Result<(), Lost> {
         reading.press.finish(tick.at, &mut |batch| out.send(batch));
         if reading.press.last() != tick.last() {
             return Err(Lost::Strange("fewer changes than its tick says"));
         }
         reading.tick = tick.id;
-        out.mark(Mark { last: tick.last(), at: tick.at });
+        out.mark(Mark { last: tick.last(), at: tick.at, newest });
         Ok(())
     }
 
@@ -355,7 +355,7 @@ impl<'a> Capture<'a> {
         if next != tick.last() + 1 {
             return Ok(false);
         }
-        Self::finish(reading, tick, &self.out)?;
+        Self::finish(reading, tick, tick.id == self.position.tick, &self.out)?;
         Ok(true)
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Out {
 pub(crate) struct Mark {
     pub(crate) last: Offset,
     pub(crate) at: Micros,
+    /// Whether there was nothing newer in the log then.
+    pub(crate) newest: bool,
 }
 
 impl Out {

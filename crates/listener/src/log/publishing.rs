@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::{BusError, Head, Publisher, Reader, Retention};
-use protocol::{Backoff, FeedId, Offset, batch::MAX_BATCH_BYTES};
+use protocol::{Backoff, FeedId, Micros, Offset, batch::MAX_BATCH_BYTES};
 use service::systemd::Pulse;
 use tokio::{sync::watch, time::sleep};
 
@@ -19,6 +19,9 @@ use crate::{
     session::Lost,
     writer::{Step, Writer},
 };
+
+/// What clients see is up to date if it is not older than this, by the database's clock.
+const FRESH_US: Micros = 1_000_000;
 
 /// Why publishing has ended, other than for a lost session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,10 @@ impl Publishing<'_> {
         if let Some(head) = &head {
             // A later leader's clock may be behind. The lock is ours, so it is not a later leader.
             *self.epoch = (*self.epoch).max(head.epoch + u64::from(head.feed != self.log.feed));
+        }
+        if self.held.as_ref().is_some_and(|(feed, _)| *feed != self.log.feed) {
+            // Of two feeds under one epoch neither is the newer one, and the bus may have lost the other.
+            *self.epoch += 1;
         }
         let refill = head.as_ref().is_none_or(|head| head.feed != self.log.feed);
         tracing::info!(feed = %self.log.feed, epoch = *self.epoch, after, refill, "publishing the log");
@@ -150,6 +157,10 @@ impl Publishing<'_> {
             self.published.send_replace(writer.held());
             *self.held = Some((writer.feed().clone(), writer.held()));
             self.metrics.log_published.set(writer.held().cast_signed());
+            // With changes at each look there is never a moment for a watermark.
+            if self.line.mark().is_some_and(|mark| mark.newest && mark.at - writer.told() < FRESH_US) {
+                writer.is_fresh();
+            }
             let (marked, feed) = (writer.marked(), writer.has_begun().then(|| writer.feed().clone()));
             self.condition.send_if_modified(|condition| {
                 let now = Condition { role: Role::Leader(feed), bus: None, marked };
