@@ -5,10 +5,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context;
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
+use tokio_postgres::NoTls;
 
 use super::{
     fault::{Blow, Fault, TimedFrom, Victim},
@@ -99,7 +104,8 @@ impl Stage {
     async fn listener(&self, number: usize, terms: &Terms) -> anyhow::Result<Seat> {
         let redis = Proxy::to(self.redis.lock().await.port()).await?;
         let postgres = Proxy::to(self.postgres_port).await?;
-        let (url, bus) = (url("listener", postgres.port()), format!("redis://127.0.0.1:{}", redis.port()));
+        let url = format!("{}-{number}", url("listener", postgres.port()));
+        let bus = format!("redis://127.0.0.1:{}", redis.port());
         let flags = terms.listener();
         let process = Process::listener(&url, &bus, &flags.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (name, address) = (format!("listener-{number}"), process.address());
@@ -166,8 +172,12 @@ impl Stage {
         }
     }
 
-    /// The listener that says that it leads.
+    /// The listener that leads: whose session has the lock, and, if PostgreSQL cannot be asked, the
+    /// one that says so itself.
     async fn leader(&self) -> usize {
+        if let Ok(Ok(number)) = timeout(Duration::from_secs(1), self.lock_holder()).await {
+            return number;
+        }
         let leads = async |seat: &Seat| {
             let address = seat.address;
             let text = tokio::task::spawn_blocking(move || crate::process::get(address, "/metrics")).await;
@@ -175,6 +185,16 @@ impl Stage {
         };
         let (first, second) = tokio::join!(leads(&self.listeners[0]), leads(&self.listeners[1]));
         usize::from(second && !first)
+    }
+
+    async fn lock_holder(&self) -> anyhow::Result<usize> {
+        let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await?;
+        let connection = tokio::spawn(connection);
+        let sql = "select application_name from pg_locks join pg_stat_activity using (pid)
+                   where locktype = 'advisory' and granted and application_name like 'torture-listener-%'";
+        let name: String = client.query(sql, &[]).await?.first().context("nobody leads")?.get(0);
+        connection.abort();
+        Ok(usize::from(name.ends_with("-1")))
     }
 
     async fn strike_seat(&self, seat: &Seat, clock: &Clock<'_>) -> anyhow::Result<String> {
