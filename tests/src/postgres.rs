@@ -194,6 +194,7 @@ impl PostgresServer {
         while process.try_wait()?.is_none() {
             if Instant::now() > deadline {
                 process.kill()?;
+                process.wait()?;
                 bail!("PostgreSQL did not stop: {}", self.log());
             }
             sleep(Duration::from_millis(10)).await;

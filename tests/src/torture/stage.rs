@@ -283,9 +283,10 @@ impl Stage {
             }
             blow => {
                 if blow == Blow::KillPostmaster {
-                    postgres.kill9()?
-                } else {
-                    postgres.stop(Shutdown::Immediate).await?
+                    postgres.kill9()?;
+                } else if let Err(error) = postgres.stop(Shutdown::Immediate).await {
+                    // Killed by now, which is a crash too.
+                    append(&self.folder.join("postgres.log"), &format!("{error:#}\n"))?;
                 }
                 clock.wait().await;
                 append(&self.folder.join("postgres.log"), &postgres.log())?;
