@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::Deserialize;
@@ -103,8 +103,6 @@ struct Subscription {
     request: String,
     /// Where it is.
     cursor: Option<(String, u64)>,
-    /// When it was told that last.
-    moved: Instant,
     route: Option<u64>,
 }
 
@@ -113,11 +111,10 @@ impl Subscription {
         let topics = TABLES.iter().enumerate().filter(|(id, _)| witness.tables & (1 << id) != 0);
         let topics: Vec<String> = topics.map(|(_, table)| serde_json::Value::from(table.topic).to_string()).collect();
         let request = format!(r#""topics":[{}],"watermark":{{"every_ms":5000}}"#, topics.join(","));
-        Self { witness, request, cursor: None, moved: Instant::now(), route: None }
+        Self { witness, request, cursor: None, route: None }
     }
 
     fn move_to(&mut self, feed: &str, offset: u64) {
-        self.moved = Instant::now();
         match &mut self.cursor {
             Some((its, position)) if its == feed => *position = offset,
             cursor => *cursor = Some((feed.to_owned(), offset)),
@@ -305,9 +302,9 @@ impl Life {
             ("reset", Some(subscription), Some((feed, offset))) => {
                 let mut resets = self.around.tally.resets.lock().unwrap_or_else(PoisonError::into_inner);
                 *resets.entry(frame.reason.clone()).or_default() += 1;
-                let away = subscription.moved.elapsed();
+                let at_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64);
                 subscription.move_to(&feed, offset);
-                subscription.witness.note(Noted::Reset { reason: frame.reason, feed, offset, away });
+                subscription.witness.note(Noted::Reset { reason: frame.reason, feed, offset, at_ms });
             }
             ("tx_end", Some(subscription), Some((feed, offset))) => {
                 subscription.move_to(&feed, offset);

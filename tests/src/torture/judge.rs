@@ -137,11 +137,14 @@ impl Judge {
                 }
                 self.position = Some(position.max(*offset));
             }
-            Noted::Reset { reason, feed: its, offset, away } => {
+            Noted::Reset { reason, feed: its, offset, at_ms } => {
                 let position = self.position.unwrap_or_default();
                 let bytes = truth.bytes(position, *offset);
+                // Histories are kept by the age of changes, not by how long somebody was away.
+                let missed_ms = truth.record(position + 1).map(|record| u64::from(record.at_s) * 1000);
+                let age = Duration::from_millis(missed_ms.map_or(0, |missed_ms| at_ms.saturating_sub(missed_ms)));
                 // What is just at the edge may be kept or not.
-                let long = *away >= self.kept.time.mul_f64(0.8) || bytes >= self.kept.bytes / 2;
+                let long = age >= self.kept.time.mul_f64(0.8) || bytes >= self.kept.bytes / 2;
                 let explained = match reason.as_str() {
                     "history_trimmed" => long || self.witness.slow,
                     "too_slow" => self.witness.slow,
@@ -151,8 +154,8 @@ impl Judge {
                     return crime(
                         Crime::UnexplainedReset,
                         format!(
-                            "{reason} to {its}.{offset} at {feed}.{position}; it was away for {} ms, and missed {bytes} bytes",
-                            away.as_millis()
+                            "{reason} to {its}.{offset} at {feed}.{position}; what it missed is {} ms old and has {bytes} bytes",
+                            age.as_millis()
                         ),
                     );
                 }
@@ -246,7 +249,8 @@ mod tests {
     };
 
     const KEPT: Kept = Kept { time: Duration::from_secs(60), bytes: 1 << 20 };
-    const AWAY: Duration = Duration::from_millis(100);
+    /// The changes are this old, by the clock of a reset.
+    const YOUNG: Duration = Duration::from_secs(5);
 
     /// Offsets 1 and 2 are transactions of their own, 3 to 5 are one, 6 is one on the second table.
     fn truth() -> Truth {
@@ -266,8 +270,9 @@ mod tests {
         Noted::Subscribed { feed: "f".into(), offset, resumed }
     }
 
-    fn reset(reason: &str, offset: u64, away: Duration) -> Noted {
-        Noted::Reset { reason: reason.into(), feed: "f".into(), offset, away }
+    fn reset(reason: &str, offset: u64, age: Duration) -> Noted {
+        let at_ms = 1_000_000_000 + age.as_millis() as u64;
+        Noted::Reset { reason: reason.into(), feed: "f".into(), offset, at_ms }
     }
 
     /// The verdict on a subscription to these tables that was told this, up to the end.
@@ -372,13 +377,13 @@ mod tests {
         let after = |reset| vec![subscribed(0, false), change(1), reset, change(6)];
         let hour = Duration::from_secs(3600);
         assert_eq!(verdict(0b11, false, after(reset("history_trimmed", 5, hour))), Ok(2));
-        assert_eq!(verdict(0b11, true, after(reset("too_slow", 5, AWAY))), Ok(2));
+        assert_eq!(verdict(0b11, true, after(reset("too_slow", 5, YOUNG))), Ok(2));
         for unexplained in [
-            reset("history_trimmed", 5, AWAY),
-            reset("too_slow", 5, AWAY),
+            reset("history_trimmed", 5, YOUNG),
+            reset("too_slow", 5, YOUNG),
             reset("new_feed", 5, hour),
             reset("unknown_cursor", 5, hour),
-            Noted::Reset { reason: "history_trimmed".into(), feed: "g".into(), offset: 5, away: hour },
+            Noted::Reset { reason: "history_trimmed".into(), feed: "g".into(), offset: 5, at_ms: u64::MAX },
         ] {
             assert_eq!(
                 verdict(0b11, false, after(unexplained.clone())),

@@ -20,14 +20,16 @@ const TICK: &str =
 /// What one snapshot sees and an earlier one did not.
 const EVENTS: &str = "
     select id, xid::text, topic, op::text, key, data, old, cut,
-           to_char(at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
+           to_char(at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+           (extract(epoch from at) * 1000)::bigint
     from rowcast.event
     where xid >= pg_snapshot_xmin($1::text::pg_snapshot) and xid < pg_snapshot_xmax($2::text::pg_snapshot)
       and pg_visible_in_snapshot(xid, $2::text::pg_snapshot) and not pg_visible_in_snapshot(xid, $1::text::pg_snapshot)";
 /// The changes of one tick in order, as the documents put it.
 const ONE_TICK: &str = "
     select e.id, e.xid::text, e.topic, e.op::text, e.key, e.data, e.old, e.cut,
-           to_char(e.at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
+           to_char(e.at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+           (extract(epoch from e.at) * 1000)::bigint
     from rowcast.tick t join rowcast.event e
       on pg_visible_in_snapshot(e.xid, t.snapshot) and not pg_visible_in_snapshot(e.xid, t.prev)
      and e.xid >= pg_snapshot_xmin(t.prev)
@@ -184,5 +186,6 @@ fn event(row: &Row) -> anyhow::Result<Event> {
         old: row.get(6),
         cut: row.get(7),
         at: row.get(8),
+        at_ms: number(row, 9),
     })
 }

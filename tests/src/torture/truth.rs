@@ -67,6 +67,8 @@ pub struct Event {
     pub cut: Option<String>,
     /// When.
     pub at: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 impl Event {
@@ -100,6 +102,8 @@ pub struct Record {
     pub xid: u64,
     /// Bytes of all changes of all tables up to this one.
     pub bytes: u64,
+    /// When it was written, in seconds since 1970.
+    pub at_s: u32,
     /// The table, as a bit of [`Tables`].
     pub table: Tables,
     /// The tables that the same transaction changes after this.
@@ -207,6 +211,7 @@ impl Truth {
                 digest: change.digest(),
                 xid: event.xid,
                 bytes: self.records.last().map_or(0, |record| record.bytes) + length as u64 + 64,
+                at_s: (event.at_ms / 1000) as u32,
                 table: 1 << table,
                 later: 0,
             });
@@ -244,6 +249,7 @@ pub mod tests {
             old: None,
             cut: None,
             at: "2026-01-01T00:00:00.000000Z".into(),
+            at_ms: 1_000_000_000,
         }
     }
 

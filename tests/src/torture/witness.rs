@@ -1,7 +1,4 @@
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::table::Tables;
 
@@ -60,8 +57,8 @@ pub enum Noted {
         feed: String,
         /// Where it goes on.
         offset: u64,
-        /// How long ago it was told where it was.
-        away: Duration,
+        /// When it came, in milliseconds since 1970.
+        at_ms: u64,
     },
     /// Something that the protocol does not allow.
     Odd(String),
