@@ -123,6 +123,38 @@ async fn what_is_old_goes_and_what_is_not_published_stays_however_old() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tick_whose_changes_are_half_thrown_away_does_not_stop_a_refill() {
+    let stage = Stage::alone(&["autovacuum=off"]).await;
+    let _listener = stage.listener_with(&["--log-retention-ms", "3000"]).ready().await.unwrap();
+    let follower = stage.follower();
+    // It writes to one leaf, and its tick is in the next.
+    let across = stage.connect().await;
+    across.batch_execute("begin; insert into a (word) values ('in the first leaf')").await.unwrap();
+    stage.sql("insert into b (word) values ('x')").await;
+    stage.all_arrived(&follower, SOON).await;
+    assert_eq!(stage.ask("select rowcast.turn_ring(0)").await, "1");
+    across.batch_execute("insert into a (word) values ('in the second leaf'); commit").await.unwrap();
+    let load = Load::gentle(stage.url(), Duration::from_millis(10));
+    eventually("the first leaf is emptied", SOON, async || {
+        match stage.ask("select count(*) from rowcast.event_0").await {
+            events if events == "0" => Ok(()),
+            events => Err(events),
+        }
+    })
+    .await;
+    let torn = "select count(*) from rowcast.event_1 where data like '%the second leaf%'";
+    assert_eq!(stage.ask(torn).await, "1");
+    stage.redis.command::<String>(&["FLUSHALL"]).await.unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    load.stop().await;
+    stage.all_arrived(&follower, SOON).await;
+    let seen = follower.seen();
+    seen.assert_dense();
+    assert_eq!(seen.feeds.len(), 1);
+    assert_eq!(stage.ask("select feed_reason from rowcast.state").await, "installed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bus_that_lacks_more_than_the_log_still_has_gets_a_new_feed_and_no_hole() {
     let mut stage = Stage::alone(&["autovacuum=off"]).await;
     let mut listener = stage.listener_with(&["--log-retention-ms", "1000"]).ready().await.unwrap();

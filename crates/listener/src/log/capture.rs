@@ -12,15 +12,15 @@ use futures_util::{TryStreamExt, future::join_all};
 use protocol::{Catalogue, FeedId, Offset, Topic, TopicInfo};
 use service::{postgres::describe, systemd::Pulse};
 use tokio::{sync::watch, time::sleep};
-use tokio_postgres::Statement;
+use tokio_postgres::{Statement, types::Type};
 
 use super::{
     doorbell::{self, Doorbell, Next},
     out::{Mark, Out},
-    press::Press,
+    press::{COLUMN_COUNT, Press},
     session::LogSession,
     stored::{self, PART_BYTES, PART_EVENTS, Reads, Tick, Transaction},
-    tick::{LOOK_TYPES, Look, Position, State, Xid, look_sql},
+    tick::{LOOK_TYPES, Look, Position, State, Xid, look_and_read_sql, look_sql},
 };
 use crate::{metrics::Metrics, session::Lost};
 
@@ -46,6 +46,8 @@ pub(crate) struct Capture<'a> {
     state: State,
     position: Position,
     look: Statement,
+    look_and_read: Statement,
+    lock: Statement,
     reads: Reads,
     /// How far the log has been read, once it is known from where.
     reading: Option<Reading>,
@@ -77,6 +79,8 @@ impl<'a> Capture<'a> {
     ) -> Result<Self, Lost> {
         Ok(Self {
             look: session.prepare(&look_sql(state.generation), &LOOK_TYPES).await?,
+            look_and_read: session.prepare(&look_and_read_sql(state.generation), &LOOK_TYPES).await?,
+            lock: session.prepare("select pg_try_advisory_lock($1)", &[Type::INT8]).await?,
             reads: Reads::prepare(session).await?,
             doorbell: Doorbell::new(poll_above, !session.prepares, Instant::now()),
             session,
@@ -138,7 +142,9 @@ impl<'a> Capture<'a> {
                 self.out.announce(catalogue(self.session).await?);
             }
             if self.state.generation != known.generation {
-                self.look = self.session.prepare(&look_sql(self.state.generation), &LOOK_TYPES).await?;
+                let generation = self.state.generation;
+                self.look = self.session.prepare(&look_sql(generation), &LOOK_TYPES).await?;
+                self.look_and_read = self.session.prepare(&look_and_read_sql(generation), &LOOK_TYPES).await?;
             }
         }
     }
@@ -208,7 +214,7 @@ impl<'a> Capture<'a> {
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
             [&self.position.snapshot, &tick, &first, &self.state.feed, &self.state.generation];
         let rows = self.session.query(&self.look, &parameters).await?;
-        rows.first().map(Look::of).ok_or(Lost::Strange("a look without a result"))
+        rows.first().map(|row| Look::of(row, 0)).ok_or(Lost::Strange("a look without a result"))
     }
 
     /// Takes over what a look has found; the tick that it became, if it did.
@@ -245,22 +251,18 @@ impl<'a> Capture<'a> {
         let (tick, first) = (self.position.tick + 1, self.position.offset.cast_signed() + 1);
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
             [&self.position.snapshot, &tick, &first, &self.state.feed, &self.state.generation];
-        let wants_lock = self.doorbell.wants_lock();
-        let lock = async {
-            if !wants_lock {
-                return Ok::<_, Lost>(None);
-            }
-            let sql = "select pg_try_advisory_lock($1)";
-            Ok(Some(self.session.query_one(sql, &[&doorbell::LOCK]).await?.get::<_, bool>(0)))
+        let look = self.session.query(&self.look_and_read, &parameters);
+        let rows = if self.doorbell.wants_lock() {
+            // The lock first: what is written after the look has to ring. Both are prepared, so they
+            // run in this order.
+            let lock = self.session.query(&self.lock, &[&doorbell::LOCK]);
+            let (locked, rows) = tokio::join!(biased; lock, look);
+            self.doorbell.locked(locked?.first().is_some_and(|row| row.get(0)));
+            rows?
+        } else {
+            look.await?
         };
-        let look = self.session.query(&self.look, &parameters);
-        let read = self.reads.small(self.session, tick);
-        let (locked, look, rows) = tokio::join!(biased; lock, look, read);
-        let (locked, look, rows) = (locked?, look?, rows?);
-        if let Some(locked) = locked {
-            self.doorbell.locked(locked);
-        }
-        let look = look.first().map(Look::of).ok_or(Lost::Strange("a look without a result"))?;
+        let look = rows.first().map(|row| Look::of(row, COLUMN_COUNT)).ok_or(Lost::Strange("a look without a result"))?;
         let before = self.state.clone();
         let Some(tick) = self.note(&look) else {
             if self.state == before {

@@ -11,6 +11,9 @@ use crate::session::Lost;
 /// The columns that [`Press`] reads, in this order.
 pub(crate) const COLUMNS: &str = "e.id, e.xid, e.at, e.topic, e.op, e.key, e.data, e.old, e.cut";
 
+/// How many these are.
+pub(crate) const COLUMN_COUNT: usize = 9;
+
 /// Turns rows into batches, in the order in which they come. Their offsets follow from where it
 /// began, so what it is given must be without a hole.
 #[derive(Debug)]

@@ -93,8 +93,9 @@ pub(crate) async fn decide(
             let bytes = history.bytes.saturating_mul(topics.max(1).cast_unsigned());
             let last = last_offset(session, log).await?;
             let after = stored::refill_after(session, log.first_tick, last, history.ms, bytes).await?;
-            // What nobody has seen yet comes out, however much it is.
-            seen.map_or(after, |seen| seen.min(after))
+            // What nobody has seen yet comes out, however much it is; it was never thrown away.
+            let after = seen.map_or(after, |seen| seen.min(after));
+            stored::whole_after(session, log.first_tick, after).await?
         }
     };
     Ok(Ok(Start::After(after)))

@@ -147,7 +147,6 @@ pub(crate) async fn refill_after(
         for tick in page.iter().map(tick_of) {
             total += tick.bytes;
             let age_ms = (protocol::time::now() - tick.at) / 1000;
-            // A tick that is not kept whole any more, or a hole, ends it too; the read would find out.
             if total > bytes || u64::try_from(age_ms).is_ok_and(|age| age > ms) {
                 return Ok(after);
             }
@@ -158,6 +157,37 @@ pub(crate) async fn refill_after(
             return Ok(after);
         }
     }
+}
+
+/// The first offset, not before `after`, after which the log is whole up to its newest tick. A tick
+/// may have changes in a leaf that was emptied, while it is itself in the next one; all such ticks
+/// were published before that.
+pub(crate) async fn whole_after(session: &LogSession, first_tick: i64, after: Offset) -> Result<Offset, Lost> {
+    let Some(oldest) = holding(session, first_tick, after).await? else { return Ok(after) };
+    let sql = "select max(id) from rowcast.tick";
+    let newest: i64 = session.query_one(sql, &[]).await?.get(0);
+    let events = new_events("1", "(select prev from a)", "(select snapshot from b)");
+    let sql = format!(
+        "with a as materialized (select prev, first from rowcast.tick where id = $1), \
+         b as materialized (select snapshot, first + events as next from rowcast.tick where id = $2) \
+         select (select count(*) from ({events}) n) = b.next - a.first, a.first, b.next from a, b"
+    );
+    let statement = session.prepare(&sql, &[Type::INT8, Type::INT8]).await?;
+    // The first that begins what is whole is searched for between these: it is whole after the last.
+    let (mut torn, mut whole, mut from) = (oldest.id - 1, newest + 1, None);
+    let mut middle = oldest.id;
+    while torn + 1 < whole {
+        let rows = session.query(&statement, &[&middle, &newest]).await?;
+        let row = rows.first().ok_or(Lost::Strange("a tick that is gone"))?;
+        if row.get(0) {
+            (whole, from) = (middle, Some(row.get::<_, i64>(1) - 1));
+        } else {
+            torn = middle;
+            from = from.or(Some(row.get::<_, i64>(2) - 1));
+        }
+        middle = torn + (whole - torn) / 2;
+    }
+    Ok(from.map_or(after, |from| after.max(from.cast_unsigned())))
 }
 
 /// The transactions of a large tick, in order; its id is to be filled in by the caller's query.

@@ -8,6 +8,11 @@
 use protocol::{Micros, Offset};
 use tokio_postgres::types::{FromSql, Kind, Type};
 
+use super::{
+    press::COLUMNS,
+    stored::{PART_BYTES, PART_EVENTS},
+};
+
 /// Where the log has got to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Position {
@@ -61,13 +66,32 @@ pub(crate) fn new_events(columns: &str, prev: &str, now: &str) -> String {
     NEW_EVENTS.replace("$columns", columns).replace("$prev", prev).replace("$now", now)
 }
 
+/// What a look says besides changes; see [`Look::of`].
+const FOUND: &str = "w.now::text, n.events, n.bytes, statement_timestamp(), s.feed, s.paused, s.catalogue, s.generation";
+
 /// A look at the log which becomes a tick if there is anything new: one statement, so that what is
 /// counted is what the snapshot shows. Parameters: previous snapshot, tick id, its first offset,
 /// feed, generation.
 pub(crate) fn look_sql(generation: i64) -> String {
+    format!("{} select {FOUND} from w, n, s", tick_sql(generation))
+}
+
+/// The same, with the changes of the tick in order, where they are not too many for one answer: each
+/// behind [`COLUMNS`]. The answer comes when the tick is on disk.
+pub(crate) fn look_and_read_sql(generation: i64) -> String {
+    let events = new_events(COLUMNS, "(select prev from w)", "(select now from w)");
+    format!(
+        "{} select {COLUMNS}, {FOUND} from w cross join n cross join s left join \
+           (select e.*, max(e.id) over (partition by e.xid) as last_id from ({events}) e \
+             where (select events <= {PART_EVENTS} and bytes <= {PART_BYTES} from n)) e on true \
+         order by e.last_id, e.id",
+        tick_sql(generation)
+    )
+}
+
+fn tick_sql(generation: i64) -> String {
     let leaf = leaf_of(generation);
-    let size = "coalesce(octet_length(e.data), 0) + \
-                coalesce(octet_length(e.old), 0) as bytes";
+    let size = "coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as bytes";
     let events = new_events(size, "(select prev from w)", "(select now from w)");
     format!(
         "with w as materialized (select pg_current_snapshot() as now, ($1::text)::pg_snapshot as prev), \
@@ -78,22 +102,26 @@ pub(crate) fn look_sql(generation: i64) -> String {
          t as (insert into rowcast.tick_{leaf} (id, prev, snapshot, first, events, bytes, at) \
            select $2, w.prev, w.now, $3, n.events, n.bytes, statement_timestamp() from w, n, s \
            where n.events > 0 and s.feed = $4 \
-             and s.generation = $5 and not s.paused) \
-         select w.now::text, n.events, n.bytes, statement_timestamp(), s.feed, s.paused, s.catalogue, s.generation \
-         from w, n, s"
+             and s.generation = $5 and not s.paused)"
     )
 }
 
 pub(crate) const LOOK_TYPES: [Type; 5] = [Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::INT8];
 
 impl Look {
-    pub(crate) fn of(row: &tokio_postgres::Row) -> Self {
+    /// Reads a row whose first `skip` columns are something else.
+    pub(crate) fn of(row: &tokio_postgres::Row, skip: usize) -> Self {
         Self {
-            snapshot: row.get(0),
-            events: row.get::<_, i64>(1).cast_unsigned(),
-            bytes: row.get::<_, i64>(2).cast_unsigned(),
-            at: row.get::<_, At>(3).0,
-            state: State { feed: row.get(4), paused: row.get(5), catalogue: row.get(6), generation: row.get(7) },
+            snapshot: row.get(skip),
+            events: row.get::<_, i64>(skip + 1).cast_unsigned(),
+            bytes: row.get::<_, i64>(skip + 2).cast_unsigned(),
+            at: row.get::<_, At>(skip + 3).0,
+            state: State {
+                feed: row.get(skip + 4),
+                paused: row.get(skip + 5),
+                catalogue: row.get(skip + 6),
+                generation: row.get(skip + 7),
+            },
         }
     }
 }
