@@ -102,6 +102,8 @@ pub struct Options {
     pub log_retention_ms: u64,
 
     /// Bytes of the log on disk, about, from which what was published is thrown away earlier
+    ///
+    /// The log is looked after once a second: it may be larger by what is written in four.
     #[arg(
         long,
         env = "ROWCAST_LOG_RETENTION_BYTES",

@@ -5,13 +5,17 @@
 
 use std::{
     collections::HashSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::{TryStreamExt, future::join_all};
+use futures_util::{FutureExt, TryStreamExt, future::join_all};
 use protocol::{Catalogue, FeedId, Offset, Topic, TopicInfo};
 use service::{postgres::describe, systemd::Pulse};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tokio_postgres::{Statement, types::Type};
 
 use super::{
@@ -54,6 +58,8 @@ pub(crate) struct Capture<'a> {
     out: Out,
     doorbell: Doorbell,
     looked: Instant,
+    /// Told when watched tables were dropped.
+    dropped: Arc<Notify>,
     metrics: Metrics,
     pulse: Pulse,
 }
@@ -74,6 +80,7 @@ impl<'a> Capture<'a> {
         position: Position,
         out: Out,
         poll_above: u64,
+        dropped: Arc<Notify>,
         metrics: Metrics,
         pulse: Pulse,
     ) -> Result<Self, Lost> {
@@ -91,6 +98,7 @@ impl<'a> Capture<'a> {
             reading: None,
             out,
             looked: Instant::now(),
+            dropped,
             metrics,
             pulse,
         })
@@ -138,7 +146,8 @@ impl<'a> Capture<'a> {
             if self.state.feed != known.feed || self.state.paused != known.paused {
                 return Ok(Ended::Changed);
             }
-            if self.state.catalogue != known.catalogue {
+            let dropped = self.dropped.notified().now_or_never().is_some();
+            if dropped || self.state.catalogue != known.catalogue {
                 self.out.announce(catalogue(self.session).await?);
             }
             if self.state.generation != known.generation {
@@ -262,7 +271,8 @@ impl<'a> Capture<'a> {
         } else {
             look.await?
         };
-        let look = rows.first().map(|row| Look::of(row, COLUMN_COUNT)).ok_or(Lost::Strange("a look without a result"))?;
+        let look =
+            rows.first().map(|row| Look::of(row, COLUMN_COUNT)).ok_or(Lost::Strange("a look without a result"))?;
         let before = self.state.clone();
         let Some(tick) = self.note(&look) else {
             if self.state == before {

@@ -1,12 +1,15 @@
 //! The life of the log source: connect, stand by, lead, and again.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{Publisher, Reader, Retention};
 use protocol::{Backoff, FeedId, Offset};
 use service::systemd::Pulse;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,6 +36,8 @@ use service::postgres::PostgresSettings;
 const POLL: Duration = Duration::from_millis(250);
 /// How often it is looked whether the schema has been installed, or the capture goes on.
 const SELDOM: Duration = Duration::from_secs(2);
+/// A session that lasted this long was not in vain: the next one may follow at once.
+const LASTING: Duration = Duration::from_secs(5);
 /// How long giving the lock back may take.
 const FINISH: Duration = Duration::from_secs(1);
 
@@ -58,8 +63,12 @@ impl LogLife {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         let shutdown = self.shutdown.clone();
         loop {
+            let begun = Instant::now();
             let ended = shutdown.run_until_cancelled(Box::pin(self.session(&mut outage, &mut backoff))).await;
             let Some(lost) = ended else { return };
+            if begun.elapsed() > LASTING {
+                backoff.reset();
+            }
             let mut pause = backoff.delay();
             match lost {
                 Lost::NotInstalled => {
@@ -112,7 +121,6 @@ impl LogLife {
         loop {
             self.pulse.beat();
             if session.query_one(&sql, &[]).await?.get(0) {
-                backoff.reset();
                 return Ok(());
             }
             backoff.reset();
@@ -171,6 +179,7 @@ impl LogLife {
         let (out, line) = line(capture::catalogue(session).await?, self.metrics.log_waiting.clone());
         let (start, started) = watch::channel(None);
         let published = watch::Sender::new(0);
+        let changed = Arc::new(Notify::new());
         let capture = Capture::new(
             session,
             log.feed.clone(),
@@ -179,6 +188,7 @@ impl LogLife {
             log.position.clone(),
             out,
             self.poll_above,
+            Arc::clone(&changed),
             self.metrics.clone(),
             self.pulse.clone(),
         )
@@ -190,6 +200,8 @@ impl LogLife {
             published: published.subscribe(),
             metrics: self.metrics.clone(),
             window: WINDOW,
+            tables: None,
+            changed: Arc::clone(&changed),
         };
         let feed = log.feed.clone();
         let publishing = Publishing {

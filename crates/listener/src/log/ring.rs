@@ -4,10 +4,13 @@
 //! leaf is emptied only when all that it holds was published, longer ago than the log is to be kept.
 //! So while nothing is published nothing is thrown away; the current leaf grows.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{Micros, Offset};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 use super::{session::LogSession, stored, tick::At};
 use crate::{metrics::Metrics, session::Lost};
@@ -52,6 +55,10 @@ pub(crate) struct Ring<'a> {
     pub(crate) metrics: Metrics,
     /// Ticks among which a horizon is looked for.
     pub(crate) window: i64,
+    /// How many watched tables there are.
+    pub(crate) tables: Option<i64>,
+    /// Told when that changes.
+    pub(crate) changed: Arc<Notify>,
 }
 
 impl Ring<'_> {
@@ -64,13 +71,13 @@ impl Ring<'_> {
     }
 
     async fn turn(&mut self) -> Result<(), Lost> {
-        let (generation, leaves) = self.look().await?;
+        let (generation, now, leaves) = self.look().await?;
         let total: u64 = leaves.iter().map(|leaf| leaf.bytes).sum();
-        let now = protocol::time::now();
         self.metrics.log_bytes.set(i64::try_from(total).unwrap_or(i64::MAX));
         let age = |at: Micros| (now - at) as f64 / 1e6;
         self.metrics.log_age.set(leaves.iter().filter_map(|leaf| leaf.oldest).map(age).fold(0.0, f64::max));
-        self.gauge().await?;
+        self.gauge(now).await?;
+        self.look_for_dropped_tables().await?;
 
         let Some(current) = leaves.iter().find(|leaf| leaf.number == generation & 3) else { return Ok(()) };
         let keep = i64::try_from(self.retention.ms.saturating_mul(1000)).unwrap_or(i64::MAX);
@@ -95,7 +102,8 @@ impl Ring<'_> {
         Ok(())
     }
 
-    async fn look(&self) -> Result<(i64, [Leaf; 4]), Lost> {
+    /// The generation, the database's time, and the leaves.
+    async fn look(&self) -> Result<(i64, Micros, [Leaf; 4]), Lost> {
         let leaf = |n: i64| {
             format!(
                 "select {n}::bigint, pg_total_relation_size('rowcast.event_{n}') + pg_total_relation_size('rowcast.tick_{n}'), \
@@ -118,9 +126,10 @@ impl Ring<'_> {
                 last_tick: row.get(5),
             })
             .collect();
-        let generation = self.session.query_one("select last_value >> 36 from rowcast.event_id", &[]).await?.get(0);
+        let row =
+            self.session.query_one("select last_value >> 36, clock_timestamp() from rowcast.event_id", &[]).await?;
         let leaves = leaves.try_into().map_err(|_| Lost::Strange("a ring without four leaves"))?;
-        Ok((generation, leaves))
+        Ok((row.get(0), row.get::<_, At>(1).0, leaves))
     }
 
     /// Empties a leaf, if all in it was published and is older than `before`.
@@ -154,7 +163,18 @@ impl Ring<'_> {
         Ok(())
     }
 
-    async fn gauge(&self) -> Result<(), Lost> {
+    /// DROP TABLE tells nobody.
+    async fn look_for_dropped_tables(&mut self) -> Result<(), Lost> {
+        let sql =
+            "select count(*) from rowcast.watched w where exists (select from pg_class c where c.oid = w.relation)";
+        let tables = self.session.query_one(sql, &[]).await?.get(0);
+        if self.tables.replace(tables).is_some_and(|before| before != tables) {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn gauge(&self, now: Micros) -> Result<(), Lost> {
         let sql = "select coalesce(extract(epoch from max(clock_timestamp() - xact_start)), 0)::float8 \
                    from pg_stat_activity where datname = current_database() and backend_type = 'client backend'";
         let row = self.session.query_one(sql, &[]).await?;
@@ -162,7 +182,7 @@ impl Ring<'_> {
         let published = *self.published.borrow();
         let last = self.metrics.log_last.get().cast_unsigned();
         let waiting = stored::holding(self.session, self.first_tick, published).await?.filter(|_| published < last);
-        let age = waiting.map_or(0.0, |tick| (protocol::time::now() - tick.at) as f64 / 1e6);
+        let age = waiting.map_or(0.0, |tick| (now - tick.at) as f64 / 1e6);
         self.metrics.log_backlog.set(last.saturating_sub(published).cast_signed());
         self.metrics.log_backlog_seconds.set(age.max(0.0));
         Ok(())

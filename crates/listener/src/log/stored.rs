@@ -140,13 +140,15 @@ pub(crate) async fn refill_after(
     bytes: u64,
 ) -> Result<Offset, Lost> {
     const PAGE: i64 = 2000;
-    let sql = "select id, first, events, bytes, at from rowcast.tick where id > $1 and id < $2 and events > 0 order by id desc limit 2000";
+    let sql = "select id, first, events, bytes, at, clock_timestamp() from rowcast.tick \
+               where id > $1 and id < $2 and events > 0 order by id desc limit 2000";
     let (mut before, mut total, mut after) = (i64::MAX, 0, last);
     loop {
         let page = session.query_all(sql, &[&first_tick, &before]).await?;
-        for tick in page.iter().map(tick_of) {
+        for row in &page {
+            let tick = tick_of(row);
             total += tick.bytes;
-            let age_ms = (protocol::time::now() - tick.at) / 1000;
+            let age_ms = (row.get::<_, At>(5).0 - tick.at) / 1000;
             if total > bytes || u64::try_from(age_ms).is_ok_and(|age| age > ms) {
                 return Ok(after);
             }

@@ -67,7 +67,8 @@ pub(crate) fn new_events(columns: &str, prev: &str, now: &str) -> String {
 }
 
 /// What a look says besides changes; see [`Look::of`].
-const FOUND: &str = "w.now::text, n.events, n.bytes, statement_timestamp(), s.feed, s.paused, s.catalogue, s.generation";
+const FOUND: &str =
+    "w.now::text, n.events, n.bytes, statement_timestamp(), s.feed, s.paused, s.catalogue, s.generation";
 
 /// A look at the log which becomes a tick if there is anything new: one statement, so that what is
 /// counted is what the snapshot shows. Parameters: previous snapshot, tick id, its first offset,
