@@ -200,7 +200,7 @@ impl LogLife {
             published: published.subscribe(),
             metrics: self.metrics.clone(),
             window: WINDOW,
-            tables: None,
+            dropped: None,
             changed: Arc::clone(&changed),
         };
         let feed = log.feed.clone();

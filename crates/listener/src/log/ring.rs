@@ -55,8 +55,8 @@ pub(crate) struct Ring<'a> {
     pub(crate) metrics: Metrics,
     /// Ticks among which a horizon is looked for.
     pub(crate) window: i64,
-    /// How many watched tables there are.
-    pub(crate) tables: Option<i64>,
+    /// How many watched tables were dropped.
+    pub(crate) dropped: Option<i64>,
     /// Told when that changes.
     pub(crate) changed: Arc<Notify>,
 }
@@ -166,9 +166,9 @@ impl Ring<'_> {
     /// DROP TABLE tells nobody.
     async fn look_for_dropped_tables(&mut self) -> Result<(), Lost> {
         let sql =
-            "select count(*) from rowcast.watched w where exists (select from pg_class c where c.oid = w.relation)";
-        let tables = self.session.query_one(sql, &[]).await?.get(0);
-        if self.tables.replace(tables).is_some_and(|before| before != tables) {
+            "select count(*) from rowcast.watched w where not exists (select from pg_class c where c.oid = w.relation)";
+        let dropped = self.session.query_one(sql, &[]).await?.get(0);
+        if self.dropped.replace(dropped).is_some_and(|before| before != dropped) {
             self.changed.notify_one();
         }
         Ok(())
