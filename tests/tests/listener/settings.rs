@@ -15,7 +15,7 @@ async fn settings_that_cannot_be_used_end_the_process_with_2_and_say_what_is_rig
     let taken = taken.local_addr().unwrap().to_string();
     for (arguments, says) in [
         (vec![], vec!["--database-url", "DATABASE_URL"]),
-        (DATABASE.to_vec(), vec!["--channels", "ROWCAST_CHANNELS", "[listener]"]),
+        ([&DATABASE[..], &["--log-retention-ms", "5"]].concat(), vec!["ROWCAST_LOG_RETENTION_MS", "'5'", "1000"]),
         ([&DATABASE[..], &["--channels", "a", "--status-bind", "x"]].concat(), vec!["ROWCAST_STATUS_BIND", "'x'"]),
         ([&DATABASE[..], &["--config", "/nowhere.toml"]].concat(), vec!["/nowhere.toml"]),
         ([&DATABASE[..], &["--channels", "a", "--redis-url", "http://:hunter2@x"]].concat(), vec!["REDIS_URL"]),
