@@ -271,8 +271,11 @@ impl<'a> Capture<'a> {
         } else {
             look.await?
         };
-        let look =
-            rows.first().map(|row| Look::of(row, COLUMN_COUNT)).ok_or(Lost::Strange("a look without a result"))?;
+        let look = rows.first().map(|row| Look::of(row, COLUMN_COUNT));
+        let mut look = look.ok_or(Lost::Strange("a look without a result"))?;
+        if look.events > PART_EVENTS {
+            look = self.look_only().await?;
+        }
         let before = self.state.clone();
         let Some(tick) = self.note(&look) else {
             if self.state == before {
