@@ -83,9 +83,9 @@ pub async fn run(config: Config, bus: &Bus, shutdown: CancellationToken) -> Resu
     let channels: Vec<_> = config.channels.iter().map(protocol::Topic::as_str).collect();
     tracing::info!(database = %config.postgres, namespace = config.namespace, ?channels, "listener starts");
 
-    let pulse = Pulse::default();
-    let watched = pulse.clone();
-    let watchdog = systemd::watchdog(move || watched.beat_within(ALIVE));
+    let (pulse, log_pulse) = (Pulse::default(), Pulse::default());
+    let watched = (pulse.clone(), log_pulse.clone());
+    let watchdog = systemd::watchdog(move || (!notify || watched.0.beat_within(ALIVE)) && watched.1.beat_within(ALIVE));
     let reporter = tokio::spawn(report(seen));
     // Up, though perhaps not ready: a database that is away is no reason to be restarted.
     systemd::ready();
@@ -100,7 +100,7 @@ pub async fn run(config: Config, bus: &Bus, shutdown: CancellationToken) -> Resu
         reader: bus.reader(Source::Log),
         metrics: metrics.clone(),
         condition: log_condition,
-        pulse: pulse.clone(),
+        pulse: log_pulse,
         shutdown: shutdown.clone(),
     };
     let publisher = bus.publisher(Source::Notify);
@@ -112,13 +112,20 @@ pub async fn run(config: Config, bus: &Bus, shutdown: CancellationToken) -> Resu
         systemd::stopping();
         std::future::pending::<()>().await;
     };
-    let lives = async {
+    let notify_life = async {
         if notify {
             Box::pin(life.run()).await;
         }
-        if let Err(error) = log.await {
-            tracing::error!(%error, "the log source has failed");
+    };
+    let log_life = async {
+        match log.await {
+            // As if it had happened here: the process is not to go on with half of itself.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Ok(()) | Err(_) => {}
         }
+    };
+    let lives = async {
+        tokio::join!(notify_life, log_life);
     };
     tokio::select! {
         () = lives => {}

@@ -99,7 +99,8 @@ metrics! {
     log_bytes as "log_bytes": Gauge = Gauge::default();
     /// Seconds since the oldest change that the log keeps.
     log_age as "log_age_seconds": Fraction = Fraction::default();
-    /// Seconds that the oldest transaction of the database is in flight, as far as the listener's role may see.
+    /// Seconds that the oldest transaction that has written is in flight, prepared ones included; those of other roles
+    /// show only to a listener whose role has pg_read_all_stats.
     log_oldest_transaction as "log_oldest_transaction_seconds": Fraction = Fraction::default();
     /// Times that the bus came back after having been away.
     bus_back as "bus_reconnects": Counter = Counter::default();
@@ -137,6 +138,16 @@ impl Metrics {
             bus::BusError::Malformed(_) => "malformed",
         };
         self.bus_errors.get_or_create(&ErrorKind { kind }).inc();
+    }
+
+    /// Sets to nothing what only a leader of the log can know.
+    pub(crate) fn forget_the_log(&self) {
+        for gauge in [&self.log_asleep, &self.log_backlog, &self.log_paused, &self.log_waiting, &self.log_bytes] {
+            gauge.set(0);
+        }
+        for gauge in [&self.log_backlog_seconds, &self.log_age, &self.log_oldest_transaction] {
+            gauge.set(0.0);
+        }
     }
 
     pub(crate) fn feed_begun(&self, reason: &'static str) {

@@ -55,7 +55,8 @@ pub struct Options {
 
     /// Prefix of all keys in Redis, and name of the leader's lock in the database
     ///
-    /// Of all listeners with one database and one namespace, one is active and the others stand by.
+    /// Of all listeners with one database and one namespace, one is active for NOTIFY and the others
+    /// stand by. A database has one log, which one listener reads, whatever its namespace.
     /// Listeners of different databases that share a Redis need different namespaces.
     #[arg(long, env = "ROWCAST_NAMESPACE", default_value = "rowcast", value_name = "NAME", help_heading = "Bus")]
     pub namespace: String,

@@ -34,6 +34,9 @@ const WHILE_BEHIND: Duration = Duration::from_millis(100);
 /// session is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Transactions of a large tick whose names are read before their changes: 24 MB.
+const READ_AHEAD: usize = 1_000_000;
+
 /// Why looking has ended, other than for a lost session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -338,29 +341,47 @@ impl<'a> Capture<'a> {
         let failed = |e: tokio_postgres::Error| Lost::Failed(describe(&e));
         let list = client.query_raw(&stored::transactions_sql(), [tick.id]).await.map_err(failed)?;
         tokio::pin!(list);
-        let mut part = Vec::new();
-        let (mut next, mut events, mut bytes) = (tick.first, 0, 0);
+        let mut next = tick.first;
+        let mut ahead = Vec::new();
         loop {
-            let row = list.try_next().await.map_err(failed)?;
-            if let Some(row) = &row {
-                let transaction = Transaction {
+            // Read ahead of the changes, so that no query stays open while these wait for the bus: an
+            // open one holds up the clean-up of the whole database.
+            let ended = loop {
+                let row = tokio::select! {
+                    row = list.try_next() => row.map_err(failed)?,
+                    () = sleep(WHILE_BEHIND) => {
+                        self.keep_looking().await?;
+                        continue;
+                    }
+                };
+                let Some(row) = row else { break true };
+                ahead.push(Transaction {
                     xid: row.get(0),
                     events: row.get::<_, i64>(1).cast_unsigned(),
                     bytes: row.get::<_, i64>(2).cast_unsigned(),
+                });
+                if ahead.len() == READ_AHEAD {
+                    break false;
+                }
+            };
+            let mut rest = &ahead[..];
+            while !rest.is_empty() {
+                let (mut events, mut bytes) = (0, 0);
+                let full = |transaction: &Transaction| {
+                    events += transaction.events;
+                    bytes += transaction.bytes;
+                    events > PART_EVENTS || bytes > PART_BYTES
                 };
-                events += transaction.events;
-                bytes += transaction.bytes;
-                part.push(transaction);
-            }
-            if events > PART_EVENTS || bytes > PART_BYTES || row.is_none() {
-                if !self.read_part(&part, next).await? {
+                let count = rest.iter().position(full).map_or(rest.len(), |last| last + 1);
+                let (part, later) = rest.split_at(count);
+                if !self.read_part(part, next).await? {
                     return Ok(false);
                 }
-                next += events;
-                (events, bytes) = (0, 0);
-                part.clear();
+                next += part.iter().map(|transaction| transaction.events).sum::<u64>();
+                rest = later;
             }
-            if row.is_none() {
+            ahead.clear();
+            if ended {
                 break;
             }
         }
@@ -403,13 +424,11 @@ impl<'a> Capture<'a> {
 
     /// Reads one large transaction in pages.
     async fn read_transaction(&mut self, transaction: &Transaction, first: Offset) -> Result<bool, Lost> {
-        let average = (transaction.bytes / transaction.events).max(1);
-        let limit = (PART_BYTES / average).clamp(1, PART_EVENTS).cast_signed();
         let tx_last = first + transaction.events - 1;
         let (mut next, mut after) = (first, 0);
         while next <= tx_last {
             self.make_room().await?;
-            let rows = self.reads.part(self.session, transaction.xid, after, limit).await?;
+            let rows = self.reads.part(self.session, transaction.xid, after).await?;
             let Some(last) = rows.last() else { return Ok(false) };
             after = last.get(0);
             if let Some(reading) = &mut self.reading {

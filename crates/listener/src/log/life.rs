@@ -19,7 +19,7 @@ use super::{
     doorbell,
     out::line,
     publishing::{self, Publishing},
-    ring::{LogRetention, Ring, WINDOW},
+    ring::{LogRetention, Ring},
     session::LogSession,
     start::Log,
 };
@@ -100,13 +100,18 @@ impl LogLife {
 
     /// One connection, from its beginning to its end.
     async fn session(&mut self, outage: &mut Outage, backoff: &mut Backoff) -> Lost {
-        let session = match LogSession::open(&self.postgres).await {
+        let session = match LogSession::open(&self.postgres, &self.pulse).await {
             Ok(session) => session,
             Err(lost) => return lost,
         };
         outage.mended();
         let lost = match self.stand_by(&session, backoff).await {
-            Ok(()) => Box::pin(self.lead(&session)).await,
+            Ok(()) => {
+                let lost = Box::pin(self.lead(&session)).await;
+                // What is known of the log is the next leader's to say.
+                self.metrics.forget_the_log();
+                lost
+            }
             Err(lost) => lost,
         };
         // Dropped at a shutdown: the server gives the lock back with the connection.
@@ -199,7 +204,7 @@ impl LogLife {
             retention: self.retention,
             published: published.subscribe(),
             metrics: self.metrics.clone(),
-            window: WINDOW,
+            blocked: None,
             dropped: None,
             changed: Arc::clone(&changed),
         };

@@ -139,6 +139,11 @@ impl Line {
         *self.marks.borrow_and_update()
     }
 
+    /// What the feed carries, if that is new.
+    pub(crate) fn new_catalogue(&mut self) -> Option<Catalogue> {
+        self.catalogue.has_changed().is_ok_and(|changed| changed).then(|| self.catalogue())
+    }
+
     /// What the feed carries.
     pub(crate) fn catalogue(&mut self) -> Catalogue {
         self.catalogue.borrow_and_update().clone()

@@ -109,6 +109,12 @@ impl Publishing<'_> {
             match writer.step().await {
                 Ok(Step::Moved) => {}
                 Ok(Step::Idle) => {
+                    // Also while there are changes all the time.
+                    if let Some(catalogue) = self.line.new_catalogue() {
+                        writer.announce(catalogue);
+                        *self.epoch = writer.epoch();
+                        continue;
+                    }
                     let bytes = fill(&mut self.line, &mut writer);
                     if bytes == 0 && !mark(&mut self.line, &mut writer) {
                         match self.line.next().await {

@@ -4,7 +4,10 @@
 //! leaf is emptied only when all that it holds was published, longer ago than the log is to be kept.
 //! So while nothing is published nothing is thrown away; the current leaf grows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use protocol::{Micros, Offset};
 use tokio::{
@@ -31,8 +34,8 @@ impl Default for LogRetention {
 }
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Three seconds of ticks when busy.
-pub(crate) const WINDOW: i64 = 2000;
+/// How often a leaf is asked for that cannot be emptied, at least.
+const SELDOM: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy)]
 struct Leaf {
@@ -53,8 +56,8 @@ pub(crate) struct Ring<'a> {
     pub(crate) retention: LogRetention,
     pub(crate) published: watch::Receiver<Offset>,
     pub(crate) metrics: Metrics,
-    /// Ticks among which a horizon is looked for.
-    pub(crate) window: i64,
+    /// Until when no leaf is asked for, because one could not be emptied, and how long that pause is.
+    pub(crate) blocked: Option<(Instant, Duration)>,
     /// How many watched tables were dropped.
     pub(crate) dropped: Option<i64>,
     /// Told when that changes.
@@ -88,7 +91,8 @@ impl Ring<'_> {
         // The newest tick says how far the numbering is: its leaf stays, and an idle log is left alone.
         let newest = leaves.iter().filter_map(|leaf| leaf.last_tick).max();
         let old_ones = |leaf: &&Leaf| leaf.used && leaf.number != current.number && leaf.last_tick != newest;
-        for leaf in leaves.iter().filter(old_ones) {
+        let waits = self.blocked.is_some_and(|(until, _)| until > Instant::now());
+        for leaf in leaves.iter().filter(old_ones).filter(|_| !waits) {
             let expired = leaf.newest.is_none_or(|at| now - at >= keep);
             if expired || (full && leaf.number == next.number) {
                 self.empty(leaf, if expired { now.saturating_sub(keep) } else { now }).await?;
@@ -135,32 +139,46 @@ impl Ring<'_> {
     /// Empties a leaf, if all in it was published and is older than `before`.
     async fn empty(&mut self, leaf: &Leaf, before: Micros) -> Result<(), Lost> {
         let published = self.published.borrow().cast_signed();
-        // The horizon: what a tick that is published and old enough shows. Soon after the leaf's last
-        // one: there may be millions. Where that shows too little (a transaction that wrote to the leaf
-        // was open for longer), it is looked for further on.
-        let sql = "select snapshot::text from (select * from rowcast.tick where id >= $1 order by id limit $2) t \
-                   where first + events - 1 <= $3 and at <= to_timestamp($4::float8 / 1000000) order by id desc limit 1";
-        let before = before as f64;
         let from = leaf.last_tick.unwrap_or(0).max(self.first_tick);
-        let Some(row) = self.session.query_opt(sql, &[&from, &self.window, &published, &before]).await? else {
-            return Ok(());
-        };
-        let horizon: &str = row.get(0);
+        let Some(horizon) = self.horizon(from, before, published).await? else { return Ok(()) };
         // A statement of its own: one that reads ticks cannot truncate them.
         let sql = "select rowcast.empty_leaf($1, ($2::text)::pg_snapshot)";
         let number = i32::try_from(leaf.number).unwrap_or_default();
         let answer: String = self.session.query_one(sql, &[&number, &horizon]).await?.get(0);
         match answer.as_str() {
             "emptied" => {
-                self.window = WINDOW;
+                self.blocked = None;
                 tracing::debug!(leaf = number, bytes = leaf.bytes, "emptied a leaf of the log");
             }
             _ => {
-                self.window = self.window.saturating_mul(2);
+                // Asked again ever less often: it takes a lock, if only for a moment.
+                let pause = self.blocked.map_or(EVERY, |(_, pause)| (pause * 2).min(SELDOM));
+                self.blocked = Some((Instant::now() + pause, pause));
                 tracing::debug!(leaf = number, answer, "a leaf of the log cannot be emptied yet");
             }
         }
         Ok(())
+    }
+
+    /// What the newest tick shows that is old enough and published: the more it shows, the better. Ticks
+    /// are numbered without a hole, and there may be millions, so it is searched for by halves.
+    async fn horizon(&self, from: i64, before: Micros, published: i64) -> Result<Option<String>, Lost> {
+        let sql = "select at, first + events - 1, snapshot::text from rowcast.tick where id >= $1 order by id limit 1";
+        let newest: Option<i64> = self.session.query_one("select max(id) from rowcast.tick", &[]).await?.get(0);
+        let (mut low, mut high, mut horizon) = (from, newest.unwrap_or(0), None);
+        while low <= high {
+            let middle = low + (high - low) / 2;
+            let row = self.session.query_opt(sql, &[&middle]).await?;
+            let fits = row.filter(|row| row.get::<_, At>(0).0 <= before && row.get::<_, i64>(1) <= published);
+            match fits {
+                Some(row) => {
+                    horizon = Some(row.get(2));
+                    low = middle + 1;
+                }
+                None => high = middle - 1,
+            }
+        }
+        Ok(horizon)
     }
 
     /// DROP TABLE tells nobody.
@@ -175,8 +193,10 @@ impl Ring<'_> {
     }
 
     async fn gauge(&self, now: Micros) -> Result<(), Lost> {
-        let sql = "select coalesce(extract(epoch from max(clock_timestamp() - xact_start)), 0)::float8 \
-                   from pg_stat_activity where datname = current_database() and backend_type = 'client backend'";
+        // Those that have written: what they wrote comes when they commit, and keeps its leaf until then.
+        let sql = "select coalesce(extract(epoch from clock_timestamp() - min(began)), 0)::float8 from ( \
+                     select a.xact_start from pg_stat_activity a where a.backend_xid is not null \
+                     union all select p.prepared from pg_prepared_xacts p) o(began)";
         let row = self.session.query_one(sql, &[]).await?;
         self.metrics.log_oldest_transaction.set(row.get(0));
         let published = *self.published.borrow();

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use service::postgres::{Connection, PostgresSettings, describe};
+use service::{
+    postgres::{Connection, PostgresSettings, describe},
+    systemd::Pulse,
+};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -51,13 +54,15 @@ pub(crate) struct LogSession {
     /// A writer has rung.
     rung: Arc<Notify>,
     backend: i32,
+    /// A long answer is no reason to be restarted.
+    pulse: Pulse,
     /// Whether NOTIFY in a trigger could make somebody's PREPARE TRANSACTION fail.
     pub(crate) prepares: bool,
 }
 
 impl LogSession {
     /// Connects, and checks that there is a log.
-    pub(crate) async fn open(postgres: &PostgresSettings) -> Result<Self, Lost> {
+    pub(crate) async fn open(postgres: &PostgresSettings, pulse: &Pulse) -> Result<Self, Lost> {
         let (client, connection) = postgres.connect().await?;
         let rung = Arc::new(Notify::new());
         let (ended_sender, ended) = watch::channel(None);
@@ -67,7 +72,16 @@ impl LogSession {
             // Nobody to hear it: the session has been given up already.
             drop(ended_sender.send(Some(reason)));
         });
-        let mut session = Self { client, postgres: postgres.clone(), pump, ended, rung, backend: 0, prepares: false };
+        let mut session = Self {
+            client,
+            postgres: postgres.clone(),
+            pump,
+            ended,
+            rung,
+            backend: 0,
+            pulse: pulse.clone(),
+            prepares: false,
+        };
         session.prepare_session().await?;
         Ok(session)
     }
@@ -156,7 +170,8 @@ impl LogSession {
             let reason = pump(connection, &quiet).await;
             tracing::debug!(reason, "a reading connection has ended");
         });
-        let set = format!("{SETTINGS}; set idle_session_timeout = 0");
+        // It may wait for us, while the bus takes what was read before.
+        let set = format!("{SETTINGS}; set idle_session_timeout = 0; set tcp_user_timeout = 0");
         client.batch_execute(&set).await.map_err(|e| Lost::Failed(describe(&e)))?;
         Ok((client, task))
     }
@@ -170,6 +185,7 @@ impl LogSession {
                 Ok(result) => return result.map_err(|e| self.why(&e)),
                 // A tick after a long outage counts millions of changes, and takes its time.
                 Err(_) if self.is_at_work().await => {
+                    self.pulse.beat();
                     tracing::warn!(
                         seconds = started.elapsed().as_secs(),
                         "PostgreSQL is at work on a large step of the log"

@@ -72,7 +72,8 @@ pub(crate) async fn decide(
     }
     let ours = head.filter(|head| head.feed == log.feed);
     let verdict = match ours {
-        _ if ours.map(|head| head.last).max(seen) > Some(last_offset(session, log).await?) => Some(false),
+        // As the log was when this term began: since then it may have grown past the bus, with other changes.
+        _ if ours.map(|head| head.last).max(seen) > Some(log.position.offset) => Some(false),
         Some(head) => match last_change(reader, head).await {
             Ok(Some(held)) => same_change(session, log, head.last, &held).await?,
             Ok(None) => None,

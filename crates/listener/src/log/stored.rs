@@ -10,7 +10,7 @@ use tokio_postgres::{Statement, types::Type};
 use super::{
     press::COLUMNS,
     session::LogSession,
-    tick::{At, Xid, new_events},
+    tick::{At, SIZE, Xid, new_events},
 };
 use crate::session::Lost;
 
@@ -60,15 +60,18 @@ impl Reads {
         let run = "select id, first, events, bytes, at from rowcast.tick where id >= $1 order by id limit $2";
         let chunk =
             format!("select {COLUMNS} from rowcast.event e where e.xid = any (($1::text[])::xid8[]) order by e.id");
+        // At least one, and then no more than are to be in one answer, whatever their sizes.
         let part = format!(
-            "select {COLUMNS} from rowcast.event e \
-             where e.xid = ($1::text)::xid8 and e.id > $2 order by e.id limit $3"
+            "select {COLUMNS} from (select e.*, sum(e.size) over (order by e.id) - e.size as before from \
+               (select {COLUMNS}, {SIZE} from rowcast.event e \
+                 where e.xid = ($1::text)::xid8 and e.id > $2 order by e.id limit {PART_EVENTS}) e) e \
+             where e.before < {PART_BYTES} order by e.id"
         );
         Ok(Self {
             run: session.prepare(run, &[Type::INT8, Type::INT8]).await?,
             small: session.prepare(&small_sql(), &[Type::INT8]).await?,
             chunk: session.prepare(&chunk, &[Type::TEXT_ARRAY]).await?,
-            part: session.prepare(&part, &[Type::TEXT, Type::INT8, Type::INT8]).await?,
+            part: session.prepare(&part, &[Type::TEXT, Type::INT8]).await?,
         })
     }
 
@@ -115,9 +118,8 @@ impl Reads {
         session: &LogSession,
         xid: Xid,
         after: i64,
-        limit: i64,
     ) -> Result<Vec<tokio_postgres::Row>, Lost> {
-        session.query(&self.part, &[&xid.0.to_string(), &after, &limit]).await
+        session.query(&self.part, &[&xid.0.to_string(), &after]).await
     }
 }
 
@@ -192,7 +194,7 @@ pub(crate) async fn whole_after(session: &LogSession, first_tick: i64, after: Of
     Ok(from.map_or(after, |from| after.max(from.cast_unsigned())))
 }
 
-/// The transactions of a large tick, in order; its id is to be filled in by the caller's query.
+/// The transactions of a large tick, in order. Parameter: its id.
 pub(crate) fn transactions_sql() -> String {
     let events = new_events(
         "e.xid, e.id, coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as bytes",

@@ -28,7 +28,8 @@ pub(crate) struct Position {
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
     pub(crate) snapshot: String,
-    /// Changes that are new. If there are any they have become a tick, unless `ticked` says no.
+    /// Changes that are new. If there are any they have become a tick, unless the state is another one
+    /// than was thought.
     pub(crate) events: u64,
     pub(crate) bytes: u64,
     /// The database's time up to which this is complete.
@@ -102,7 +103,7 @@ pub(crate) fn look_and_read_sql(generation: i64) -> String {
     )
 }
 
-const SIZE: &str = "coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as size";
+pub(crate) const SIZE: &str = "coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as size";
 const WINDOW: &str = "w as materialized (select pg_current_snapshot() as now, ($1::text)::pg_snapshot as prev)";
 
 fn tick_sql(generation: i64, found: &str) -> String {
