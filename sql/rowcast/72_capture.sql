@@ -1,7 +1,8 @@
 -- Capture functions: one for each watched table, written out for it, called by its triggers.
 --
--- They run in the user's statements, so: every name and operator has its schema, because whoever writes
--- decides about the search_path and a SET clause costs 1.1 µs a row; no exception block, because a change
+-- They run in the user's statements, so: every name, type and operator has its schema, because whoever writes
+-- decides about the search_path (and pg_temp is looked in first, for types), and a SET clause costs 1.1 µs a row;
+-- so no between, in, nullif, distinct, using or case x when, whose operators are looked up; no exception block, because a change
 -- that cannot be stored must fail the write, and a subtransaction costs every statement; static SQL.
 -- They are SECURITY DEFINER: who writes to a table needs no right to the log.
 -- They name no column, so that columns can be added, renamed and dropped.
@@ -64,12 +65,12 @@ declare
 begin
   return format($body$
 declare
-  new_id bigint;
-  op "char";
-  data text;
-  old_row text;
-  cut text;
-  replaced text;
+  new_id pg_catalog.int8;
+  op pg_catalog."char";
+  data pg_catalog.text;
+  old_row pg_catalog.text;
+  cut pg_catalog.text;
+  replaced pg_catalog.text;
 begin
   -- The doorbell: only a listener that sleeps holds this lock.
   if not pg_catalog.pg_try_advisory_xact_lock_shared(32210705904137076) then

@@ -1,8 +1,8 @@
 -- Capture by the statement: for tables that are written many rows at a time.
 --
 -- One INSERT … SELECT of all that a statement has changed costs less than half of a call for each row. The price:
--- it runs after the AFTER ROW triggers of the table, so what these change comes out first. Tables that have such
--- triggers are refused, as are partitioned ones, whose partitions can be written to by name.
+-- it runs after the ROW triggers of the table, so what these change comes out first. Tables that have such triggers
+-- are refused, as are partitioned ones, whose partitions can be written to by name.
 
 create or replace function rowcast.refuse_statements(relation regclass) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -16,9 +16,9 @@ begin
     raise exception 'each: % inherits, or is inherited from: a statement may change rows of several tables', relation
       using errcode = 'feature_not_supported', hint = 'Take each => ''row''.';
   end if;
-  -- Bits of pg_trigger.tgtype: ROW 1, BEFORE 2.
-  select t.tgname into other from pg_trigger t
-   where t.tgrelid = relation and not t.tgisinternal and t.tgname not like '!rowcast\_%' and t.tgtype & 3 = 1 order by t.tgname limit 1;
+  -- Bits of pg_trigger.tgtype: ROW 1. BEFORE too: it may change rows that the statement has written already.
+  select t.tgname into other from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+   where t.tgrelid = relation and not t.tgisinternal and p.pronamespace <> 'rowcast'::regnamespace and t.tgtype & 1 = 1 order by t.tgname limit 1;
   if found then
     raise exception 'each: % has the trigger %, which fires for each row before a statement is captured', relation, quote_ident(other)
       using errcode = 'feature_not_supported', hint = 'Take each => ''row'': what the trigger changes then comes out in order.';
@@ -34,15 +34,17 @@ $$;
 revoke all on function rowcast.refuse_statements(regclass) from public;
 comment on function rowcast.refuse_statements(regclass) is 'Fails, with the way out, if a table cannot be captured by the statement.';
 
--- The two transition tables of an UPDATE have their rows in the same order.
+-- The two transition tables of an UPDATE have their rows in the same order. They are joined in full because that is
+-- never done by nested loops: the plan is kept by the session, and the first statement may have changed one row.
+-- "offset 0" keeps a query as it is: pulled up, its JSON would be made for each use of it.
 create or replace function rowcast.changed_rows(op text, w rowcast.watched) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   delivered text[] := rowcast.delivered(w);
-  fresh     text := rowcast.row_expression('n', delivered);
+  fresh     text := rowcast.row_expression('n.*', delivered); -- n alone would be a column of that name
   gone      text := case w.old
-    when 'full' then rowcast.row_expression('o', delivered)
-    when 'key' then rowcast.row_expression('o', w.key)
+    when 'full' then rowcast.row_expression('o.*', delivered)
+    when 'key' then rowcast.row_expression('o.*', w.key)
     else 'null::pg_catalog.text'
   end;
   numbered  text := '(select pg_catalog.row_number() over () as place, %s from %s) %s';
@@ -50,15 +52,15 @@ begin
   if op = 'T' then
     return 'select null::pg_catalog.text as data, null::pg_catalog.text as old';
   elsif op = 'D' then
-    return format('select null::pg_catalog.text as data, %s as old from old_rows o', gone);
+    return format('select null::pg_catalog.text as data, %s as old from old_rows o offset 0', gone);
   elsif op = 'I' or w.old = 'none' then
-    return format('select %s as data, null::pg_catalog.text as old from new_rows n', fresh);
+    return format('select %s as data, null::pg_catalog.text as old from new_rows n offset 0', fresh);
   elsif w.old = 'full' then
-    return format('select a.data, b.old from %s join %s on a.place operator(pg_catalog.=) b.place',
+    return format('select a.data, b.old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
       format(numbered, fresh || ' as data', 'new_rows n', 'a'), format(numbered, gone || ' as old', 'old_rows o', 'b'));
   end if;
-  return format('select a.data, nullif(b.old, a.key) as old from %s join %s on a.place operator(pg_catalog.=) b.place',
-    format(numbered, fresh || ' as data, ' || rowcast.row_expression('n', w.key) || ' as key', 'new_rows n', 'a'),
+  return format('select a.data, case when b.old operator(pg_catalog.<>) a.key then b.old end as old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
+    format(numbered, fresh || ' as data, ' || rowcast.row_expression('n.*', w.key) || ' as key', 'new_rows n', 'a'),
     format(numbered, gone || ' as old', 'old_rows o', 'b'));
 end
 $$;
@@ -81,7 +83,8 @@ begin
           case when c.cut is null then r.data else c.data end, case when c.cut is null then r.old else c.old end, c.cut
         from (%6$s) r left join lateral
           (select k.data, k.old, k.cut from rowcast.cut_change(r.data, r.old, %7$L, %8$s) k
-            where coalesce(pg_catalog.octet_length(r.data), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(r.old), 0) operator(pg_catalog.>) %8$s) c
+            where coalesce(pg_catalog.octet_length(r.data), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(r.old), 0) operator(pg_catalog.>) %8$s
+            offset 0) c -- else cut_change is called for every row
           on true;
 $branch$,
         case leaf when 0 then 'if leaf operator(pg_catalog.=) 0 then' when 3 then 'else' else format('elsif leaf operator(pg_catalog.=) %s then', leaf) end,
@@ -91,7 +94,7 @@ $branch$,
   end loop;
   return format($body$
 declare
-  leaf bigint;
+  leaf pg_catalog.int8;
 begin
   if not pg_catalog.pg_try_advisory_xact_lock_shared(32210705904137076) then
     perform pg_catalog.pg_notify('rowcast_log', '');

@@ -31,6 +31,54 @@ pub async fn by_the_statement_the_same_is_logged(stage: Stage) {
     }
 }
 
+pub async fn columns_may_have_any_name(stage: Stage) {
+    let names = "n, o, a, b, c, k, r, v, w, new, old, data, cut, op, place, leaf, tg_op, new_rows, old_rows, \"N.*\"";
+    let table = format!("create table t (id int primary key, {} text)", names.replace(", ", " text, "));
+    let change =
+        "insert into t (id, n, o, leaf) values (1, 'n', 'o', 'l'); update t set n = 'm', id = 2; delete from t";
+    for old in ["full", "key", "none"] {
+        for leave_out in ["", "v"] {
+            let mut logs = Vec::new();
+            for each in ["row", "statement"] {
+                stage
+                    .sql(&format!("{table}; select rowcast.watch('t', old => '{old}', leave_out => '{{{leave_out}}}', each => '{each}'); {change}"))
+                    .await;
+                logs.push(stage.raw().await);
+                stage.sql("drop table t").await;
+            }
+            assert_eq!(logs[0][0]["data"]["n"], "n");
+            assert_eq!(logs[0], logs[1], "{old} {leave_out}");
+        }
+    }
+}
+
+/// A plan that was made for one row serves many.
+pub async fn many_rows_after_one_are_as_quick(stage: Stage) {
+    for old in ["full", "key"] {
+        stage
+            .sql(&format!(
+                "{TABLE} select rowcast.watch('t', old => '{old}', each => 'statement'); insert into t values (0); update t set a = 'a'; \
+                 insert into t select g, 'a', 's' from generate_series(1, 5000) g; set statement_timeout = '10s'; update t set a = 'b'; reset statement_timeout; drop table t"
+            ))
+            .await;
+        assert_eq!(stage.log().await.len(), 1 + 1 + 5000 + 5001);
+    }
+}
+
+pub async fn only_what_is_too_large_is_looked_at(stage: Stage) {
+    stage
+        .sql(&format!(
+            "{TABLE} select rowcast.watch('t', each => 'statement', max_change_bytes => 1024); \
+             create or replace function rowcast.cut_change(inout data text, inout old text, key text, max_bytes int, out cut text) language plpgsql as \
+             $$ begin raise 'called for %', data; end $$"
+        ))
+        .await;
+    stage.sql("insert into t select g, 'a', 's' from generate_series(1, 100) g; update t set a = 'b'; delete from t where id > 1").await;
+    assert_eq!(stage.log().await.len(), 100 + 100 + 99);
+    let error = stage.refused("update t set a = repeat('x', 2000)").await;
+    assert!(error.message().contains("called for"), "{error:?}");
+}
+
 pub async fn old_and_new_row_of_many_belong_together(stage: Stage) {
     stage
         .sql(&format!(
@@ -84,6 +132,7 @@ pub async fn where_statements_would_come_out_of_order_they_are_refused(stage: St
             "create table parts (id int) partition by list (id); create table parent (id int); create table child () inherits (parent); \
              create table busy (id int primary key, up int); create function f() returns trigger language plpgsql as 'begin return null; end'; \
              create trigger follow_up after insert on busy for each row execute function f(); \
+             create table tidied (id int); create trigger tidy before update on tidied for each row execute function f(); \
              create table tree (id int primary key, up int references tree on delete cascade)",
         )
         .await;
@@ -92,6 +141,7 @@ pub async fn where_statements_would_come_out_of_order_they_are_refused(stage: St
         ("parent", "inherit"),
         ("child", "inherit"),
         ("busy", "follow_up"),
+        ("tidied", "tidy"),
         ("tree", "tree_up_fkey"),
     ] {
         let error = stage.refused(&format!("select rowcast.watch('{table}', each => 'statement')")).await;

@@ -132,37 +132,48 @@ pub async fn the_listener_can_do_what_it_must_and_nothing_else(stage: Stage) {
 
 pub async fn the_search_path_of_the_writer_is_not_trusted(stage: Stage) {
     let writer = stage.role("writer").await;
-    stage.sql(&format!("create table t (id int primary key, a text); select rowcast.watch('t', leave_out => '{{a}}', old => 'key', max_change_bytes => 1024);
-        grant all on t to {writer}; create schema evil authorization {writer}")).await;
+    for each in ["row", "statement"] {
+        stage.sql(&format!("create table {each}s (id int primary key, a text);
+            select rowcast.watch('{each}s', leave_out => '{{a}}', old => 'key', max_change_bytes => 1024, each => '{each}'); grant all on {each}s to {writer}")).await;
+    }
+    stage.sql(&format!("create schema evil authorization {writer}")).await;
     let client = stage.session(Some(&writer)).await;
     // Whatever stands before pg_catalog would run with the rights of the schema's owner.
     run(
         &client,
         "create function evil.stolen() returns bool language plpgsql as $$ begin raise 'run as %', current_user; end $$;
-         create function evil.f(text, text) returns bool language sql as 'select evil.stolen()';
-         create function evil.f(int, int) returns bool language sql as 'select evil.stolen()';
-         create function evil.f(bigint, bigint) returns bool language sql as 'select evil.stolen()';
-         create function evil.f(bigint, int) returns bool language sql as 'select evil.stolen()';
-         create function evil.f(\"char\", \"char\") returns bool language sql as 'select evil.stolen()';
-         create function evil.f(oid, oid) returns bool language sql as 'select evil.stolen()';
-         create function evil.f(xid, xid) returns bool language sql as 'select evil.stolen()';
          create function evil.octet_length(text) returns int language sql as 'select evil.stolen()::int';
          create function evil.nextval(regclass) returns bigint language sql as 'select evil.stolen()::int::bigint';
-         do $$ declare o text; begin
-           foreach o in array '{=,<>,<,>,<=,>=,+,||,&,>>}'::text[] loop
-             for t in 1..1 loop
-               execute format('create operator evil.%s (leftarg = text, rightarg = text, function = evil.f)', o);
-               execute format('create operator evil.%s (leftarg = int, rightarg = int, function = evil.f)', o);
-               execute format('create operator evil.%s (leftarg = bigint, rightarg = bigint, function = evil.f)', o);
-               execute format('create operator evil.%s (leftarg = bigint, rightarg = int, function = evil.f)', o);
-               execute format('create operator evil.%s (leftarg = \"char\", rightarg = \"char\", function = evil.f)', o);
-               execute format('create operator evil.%s (leftarg = oid, rightarg = oid, function = evil.f)', o);
-               execute format('create operator evil.%s (leftarg = xid, rightarg = xid, function = evil.f)', o);
+         do $$ declare pair text; o text; begin
+           foreach pair in array '{text+text,int+int,bigint+bigint,bigint+int,\"\\\"char\\\"+\\\"char\\\"\",oid+oid,xid+xid,json+json}'::text[] loop
+             execute format('create function evil.f(%s, %s) returns bool language sql as %L', split_part(pair, '+', 1), split_part(pair, '+', 2), 'select evil.stolen()');
+             foreach o in array '{=,<>,<,>,<=,>=,+,||,&,>>}'::text[] loop
+               execute format('create operator evil.%s (leftarg = %s, rightarg = %s, function = evil.f)', o, split_part(pair, '+', 1), split_part(pair, '+', 2));
              end loop;
            end loop; end $$",
     )
     .await;
-    let path = "set search_path = evil, pg_catalog, public";
-    run(&client, &format!("{path}; insert into t values (1, pg_catalog.repeat('x', 3000)); update t set id = 2; delete from t; insert into t values (3, 'a'), (4, 'b'); truncate t")).await;
-    assert_eq!(stage.log().await.len(), 6);
+    // Types are looked for in pg_temp first, unless the path names it.
+    run(
+        &client,
+        "do $$ declare t name; begin
+           foreach t in array '{bool,char,int2,int4,int8,json,jsonb,name,oid,regclass,xid,xid8,text}'::name[] loop
+             execute format('create function pg_temp.f(%s) returns bool language sql as %L', format('pg_catalog.%I', t), 'select evil.stolen()');
+             execute format('create domain pg_temp.%I as %s check (pg_temp.f(value))', t, format('pg_catalog.%I', t));
+           end loop; end $$",
+    )
+    .await;
+    for path in ["evil, pg_catalog, public", "pg_temp, evil, pg_catalog, public", "public"] {
+        for table in ["rows", "statements"] {
+            // A session compiles a function once: each time in a new place.
+            run(&client, &format!("set search_path = {path}")).await;
+            let changes = format!(
+                "insert into {table} values (1, pg_catalog.repeat('x', 3000)); update {table} set id = 2; update {table} set a = 'b';
+                 delete from {table}; insert into {table} values (3, 'a'), (4, 'b'); truncate {table}"
+            );
+            run(&client, &changes).await;
+            assert_eq!(stage.log().await.len(), 7, "{table} {path}");
+        }
+        stage.install().await;
+    }
 }
