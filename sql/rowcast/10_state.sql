@@ -16,7 +16,7 @@ revoke all on rowcast.state from public;
 comment on table rowcast.state is 'One row: this installation and its current feed.';
 comment on column rowcast.state.version is 'Version of the schema; a tool that knows only older ones refuses to touch it.';
 comment on column rowcast.state.feed is 'Id of the current feed: the numbering that offsets belong to.';
-comment on column rowcast.state.feed_reason is 'Why it began: installed, resumed, discarded, went_back, other_cluster.';
+comment on column rowcast.state.feed_reason is 'Why it began: installed; resumed, after a pause; discarded; rewatched: changes of a table were not captured for a time; trimmed: the log no longer had what the bus lacked; went_back, other_cluster: the database was restored.';
 comment on column rowcast.state.feed_began is 'When it began.';
 comment on column rowcast.state.first_tick is 'Its base tick. Ticks before it belong to other feeds.';
 comment on column rowcast.state.cluster is '<system identifier>:<timeline> at the beginning of the feed. Another one means that the database may have gone back in time.';

@@ -25,3 +25,12 @@ comment on column rowcast.watched.each is 'Whether the trigger runs for each row
 comment on column rowcast.watched.columns is 'The columns that are delivered, in the order of the table.';
 comment on column rowcast.watched.key is 'The columns of the primary key, in its order; empty without one.';
 comment on column rowcast.watched.since is 'When it was first watched.';
+
+-- Who resumes in the same feed is told that nothing was missed. So it must be known what was.
+create table if not exists rowcast.unwatched (
+  topic text primary key
+);
+revoke all on rowcast.unwatched from public;
+
+comment on table rowcast.unwatched is 'Topics whose watch ended in the current feed: when one of them is watched again, a new feed begins. Emptied by each new feed.';
+comment on column rowcast.unwatched.topic is 'As in rowcast.watched.';

@@ -15,19 +15,31 @@ $$;
 revoke all on function rowcast.keep_feed() from public;
 comment on function rowcast.keep_feed() is 'Goes on with the feed on another cluster or timeline, where it is known that nothing published was lost. For the listener.';
 
+-- No scan of the whole log: its leaves have no statistics.
 create or replace function rowcast.begin_feed(reason text) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
   fresh   text := substr(translate(gen_random_uuid()::text, '-', ''), 1, 11); -- 44 random bits
   cluster text := rowcast.cluster();
-  now     pg_snapshot := pg_current_snapshot();
+  own     xid8 := pg_current_xact_id();
+  now     pg_snapshot;
   base    bigint;
 begin
   perform from rowcast.state for update;
   -- In a cluster that was restored from a dump transactions are numbered anew. Events of the old one would
-  -- come out again when the numbers reach them.
-  if exists (select from rowcast.event e where e.xid >= pg_snapshot_xmax(now)) then
+  -- come out again when the numbers reach them. They can be told: they are visible, and by their numbers, in
+  -- the snapshot of the very statement that sees them, they would not be.
+  if exists (select from rowcast.event e where e.xid >= pg_snapshot_xmax(pg_current_snapshot()) and e.xid <> own)
+    or exists (select from rowcast.event e where e.xid = any (array(select pg_snapshot_xip(pg_current_snapshot())))) then
+    -- Who waited for this lock would hold up all writers. The caller tries again.
+    lock table rowcast.event_0, rowcast.event_1, rowcast.event_2, rowcast.event_3 in access exclusive mode nowait;
     truncate rowcast.event_0, rowcast.event_1, rowcast.event_2, rowcast.event_3;
+  end if;
+  now := pg_current_snapshot();
+  -- A snapshot takes the own transaction for one that has ended. What it changes from here on is of the new feed.
+  if own < pg_snapshot_xmax(now) then
+    now := format('%s:%s:%s', pg_snapshot_xmin(now), pg_snapshot_xmax(now),
+      (select string_agg(x::text, ',' order by x) from (select pg_snapshot_xip(now) union select own) r(x)));
   end if;
   select greatest(max(t.id), (select s.first_tick from rowcast.state s), 0) + 1 into base from rowcast.tick t;
   execute format('insert into rowcast.tick_%s (id, prev, snapshot, first, events) values ($1, $2, $2, 1, 0)',
@@ -36,8 +48,10 @@ begin
     values (1, fresh, reason, clock_timestamp(), base, cluster)
     on conflict (one) do update set feed = excluded.feed, feed_reason = excluded.feed_reason,
       feed_began = excluded.feed_began, first_tick = excluded.first_tick, cluster = excluded.cluster;
+  -- Who is told to reset has missed nothing.
+  delete from rowcast.unwatched;
   return fresh;
 end
 $$;
 revoke all on function rowcast.begin_feed(text) from public;
-comment on function rowcast.begin_feed(text) is 'Begins a new feed, with a random id and a base tick that has no changes, and returns the id. Clients of the old one are told to reset. For the listener.';
+comment on function rowcast.begin_feed(text) is 'Begins a new feed, with a random id and a base tick that has no changes, and returns the id. Clients of the old one are told to reset. Fails at once, with lock_not_available, if the log has changes of another cluster and cannot be emptied now. For the listener.';

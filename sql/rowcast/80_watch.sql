@@ -90,8 +90,8 @@ begin
   elsif each is null or each not in ('row', 'statement') then
     raise exception 'each: % is not known', coalesce(quote_literal(each), 'null')
       using errcode = 'invalid_parameter_value', hint = 'There are row and statement.';
-  elsif max_change_bytes is null or max_change_bytes not between 1024 and 67108864 then
-    raise exception 'max_change_bytes: % is not from 1024 to 67108864', coalesce(max_change_bytes::text, 'null')
+  elsif max_change_bytes is null or max_change_bytes not between 1024 and 8388608 then
+    raise exception 'max_change_bytes: % is not from 1024 to 8388608', coalesce(max_change_bytes::text, 'null')
       using errcode = 'invalid_parameter_value', hint = 'It is the size of a change as JSON; 4194304 is usual.';
   end if;
 end
@@ -104,8 +104,10 @@ create or replace function rowcast.watch(relation regclass, ops text[] default '
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
-  topic text;
-  other regclass;
+  topic  text;
+  other  regclass;
+  before text[]; -- the ops until now
+  gap    bool := false;
 begin
   perform pg_advisory_xact_lock(32210705904137077); -- one watch, unwatch or install at a time
   perform rowcast.refuse_unwatchable(relation);
@@ -116,8 +118,10 @@ begin
   if exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = relation and not c.relispartition) then
     raise notice '% has tables that inherit from it; each of them is watched by itself', relation;
   end if;
-  select w.topic into topic from rowcast.watched w where w.relation = relation;
-  if not found then
+  select w.topic, w.ops into topic, before from rowcast.watched w where w.relation = relation;
+  if found then
+    gap := not before @> ops;
+  else
     topic := rowcast.topic_of(relation);
     select w.relation into other from rowcast.watched w where w.topic = topic;
     if exists (select from pg_class c where c.oid = other) then
@@ -126,6 +130,7 @@ begin
     end if;
     -- Of a table that was dropped.
     delete from rowcast.watched w where w.topic = topic;
+    gap := found;
   end if;
   insert into rowcast.watched as w (topic, relation, ops, leave_out, old, max_change_bytes, each, columns, key)
     values (topic, relation, ops, leave_out, old, max_change_bytes, each,
@@ -136,6 +141,12 @@ begin
   perform rowcast.write_capture(topic);
   perform rowcast.write_triggers(topic);
   update rowcast.state s set catalogue = s.catalogue + 1;
+  -- Last: by now whoever wrote uncaptured has ended, so that the new feed begins after it. While paused,
+  -- resume will begin one.
+  gap := gap or exists (select from rowcast.unwatched u where u.topic = topic);
+  if gap and exists (select from rowcast.state s where s.paused_at is null) then
+    perform rowcast.begin_feed('rewatched');
+  end if;
   return topic;
 end
 $$;
@@ -144,7 +155,8 @@ comment on function rowcast.watch(regclass, text[], text[], text, int, text) is
 'Makes the changes of a table durable, and returns its topic. Again, it changes the options, and takes notice of new columns, keys and partitions.
 ops: which of INSERT, UPDATE, DELETE, TRUNCATE. leave_out: columns that never leave the table; then a column that is added or renamed is not delivered until the table is watched again.
 old: full, key or none: what is kept of the old row. max_change_bytes: a larger change goes without its largest values.
-each: row, or statement for tables that are written many rows at a time: for these it costs less than half. Not for tables with AFTER ROW triggers of their own.
+each: row, or statement for tables that are written many rows at a time: for these it costs less. Not for tables with ROW triggers of their own. What a volatile function that a statement calls, or a trigger added later, changes in the same table may come out before what was changed first.
+A table whose watch ended in this feed, that was dropped and made anew, or that gets further ops has changes that were not captured: then a new feed begins (rewatched), and all clients, of all tables, are told to reset. The first watch of a table, and other options, do not do that.
 It waits for the transactions that are writing to the table, and writers wait for it: set lock_timeout.
 Values become JSON with the rights of the owner of this schema, so watch tables of roles that you trust: a cast to json of a type of theirs would run.';
 
@@ -159,7 +171,9 @@ begin
   end if;
   -- With its triggers, wherever they are: a table may have been renamed, a partition detached.
   execute format('drop function if exists rowcast.%I() cascade', rowcast.capture_name(topic));
+  -- First the state, whose lock a new feed takes too: what is noted here is of the feed that is current then.
   update rowcast.state s set catalogue = s.catalogue + 1;
+  insert into rowcast.unwatched values (topic) on conflict do nothing;
 end
 $$;
 revoke all on function rowcast.end_watch(text) from public;
@@ -173,7 +187,7 @@ create or replace function rowcast.unwatch(topic text) returns void language sql
     $1))
 $$;
 revoke all on function rowcast.unwatch(text) from public;
-comment on function rowcast.unwatch(text) is 'Ends a watch by its topic, also of a table that was dropped, or by the name of the table. What is in the log stays. It waits for those who use the table, and they for it: set lock_timeout.';
+comment on function rowcast.unwatch(text) is 'Ends a watch by its topic, also of a table that was dropped, or by the name of the table. What is in the log stays. Watching it again begins a new feed: see watch. It waits for those who use the table, and they for it: set lock_timeout.';
 
 create or replace function rowcast.unwatch(relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -182,4 +196,4 @@ begin
 end
 $$;
 revoke all on function rowcast.unwatch(regclass) from public;
-comment on function rowcast.unwatch(regclass) is 'Ends the watch of a table. What is in the log stays.';
+comment on function rowcast.unwatch(regclass) is 'Ends the watch of a table. What is in the log stays. Watching it again begins a new feed: see watch.';

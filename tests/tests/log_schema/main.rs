@@ -24,14 +24,15 @@ pub use stage::{Stage, delete, insert, truncate, update};
 macro_rules! promises {
     ($each:ident) => {
         $each! {
-            each: by_the_statement_the_same_is_logged, old_and_new_row_of_many_belong_together, a_large_row_among_small_ones_is_cut_alone,
+            each: by_the_statement_the_same_is_logged, columns_may_have_any_name, many_rows_after_one_are_as_quick,
+                only_what_is_too_large_is_looked_at, old_and_new_row_of_many_belong_together, a_large_row_among_small_ones_is_cut_alone,
                 a_watch_changes_from_rows_to_statements_and_back, where_statements_would_come_out_of_order_they_are_refused;
             installation: it_can_be_installed_twice, psql_installs_it, uninstalling_leaves_no_trace, an_upgrade_writes_the_functions_anew,
                 a_newer_schema_is_not_touched, everything_has_a_comment, another_role_does_not_install_over_it;
             options: only_the_ops_asked_for_are_captured, a_column_that_is_left_out_stays_out, migrations_never_make_writes_fail,
                 of_the_old_row_is_kept_what_was_asked_for, a_change_that_is_too_large_goes_without_its_largest_values,
                 watch_again_changes_the_options, a_renamed_table_keeps_its_topic, unwatch_takes_name_and_topic,
-                a_table_that_was_dropped_can_be_watched_anew;
+                a_table_that_was_dropped_can_be_watched_anew, who_missed_changes_of_a_table_is_told;
             order: what_a_trigger_does_comes_after_what_fired_it, a_row_that_is_changed_before_its_turn_is_one_change,
                 a_row_that_is_deleted_before_its_turn_never_was, a_before_trigger_that_changes_earlier_rows_is_in_order,
                 random_triggers_end_in_what_the_table_has, rows_locked_by_foreign_keys_are_logged_once;
@@ -43,7 +44,9 @@ macro_rules! promises {
             rights: strangers_neither_read_nor_forge, default_privileges_open_nothing, a_role_without_privileges_installs_and_watches,
                 writers_need_no_right_to_the_log, the_listener_can_do_what_it_must_and_nothing_else, the_search_path_of_the_writer_is_not_trusted;
             ring: a_leaf_is_emptied_when_nobody_needs_it, what_is_prepared_keeps_its_leaf, the_ring_turns_into_an_empty_leaf_alone,
-                changes_go_to_the_leaf_of_their_generation, a_feed_begins_with_an_empty_tick;
+                changes_go_to_the_leaf_of_their_generation, a_feed_begins_with_an_empty_tick,
+                a_feed_has_what_its_own_transaction_changes_later, a_feed_that_begins_while_others_write_keeps_the_log,
+                what_another_cluster_numbered_goes_without_waiting;
             statements: a_replica_role_silences_nothing, copy_is_inserts, an_upsert_is_an_insert_or_an_update, a_merge_is_its_parts,
                 a_cascade_comes_after_its_cause, a_truncate_is_one_change, a_changed_key_is_one_update, a_savepoint_takes_its_changes_with_it,
                 a_prepared_transaction_is_logged_when_it_commits, the_doorbell_rings_only_for_a_listener_that_sleeps,

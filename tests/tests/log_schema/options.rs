@@ -165,3 +165,54 @@ pub async fn a_table_that_was_dropped_can_be_watched_anew(stage: Stage) {
     stage.sql("drop table t; select rowcast.unwatch('public.t')").await;
     assert_eq!(stage.value::<i64>("select count(*) from rowcast.watched").await, 0);
 }
+
+pub async fn who_missed_changes_of_a_table_is_told(stage: Stage) {
+    let feed = async || stage.value::<String>("select feed || ' ' || feed_reason from rowcast.state").await;
+    let mut last = feed().await;
+    stage.sql(TABLE).await;
+    let unwatched = "select rowcast.unwatch('public.t')";
+    let all = "select rowcast.watch('t')";
+    for (sql, resets) in [
+        (all, false),
+        (all, false),
+        ("select rowcast.watch('t', old => 'none', each => 'statement', leave_out => '{a}')", false),
+        (all, false),
+        ("create table u (id int); select rowcast.watch('u'); select rowcast.unwatch('u')", false),
+        (unwatched, false),
+        (all, true),
+        (all, false),
+        ("select rowcast.watch('t', ops => '{INSERT,DELETE}')", false),
+        ("select rowcast.watch('t', ops => '{DELETE,INSERT}')", false),
+        ("select rowcast.watch('t', ops => '{INSERT,DELETE,UPDATE}')", true),
+        ("select rowcast.watch('t', ops => '{INSERT}')", false),
+        ("select rowcast.watch('t', ops => '{TRUNCATE}')", true),
+        (&format!("drop table t; {TABLE} {all}"), true),
+        (&format!("drop table t; {unwatched}; {TABLE}"), false),
+        (all, true),
+        // Whoever is told once need not be told again.
+        (unwatched, false),
+        ("select rowcast.begin_feed('went_back')", true),
+        (all, false),
+        (unwatched, false),
+        ("select rowcast.pause()", false),
+        (all, false),
+        ("select rowcast.resume()", true),
+        (all, false),
+        ("select rowcast.watch('u')", false),
+    ] {
+        stage.sql(sql).await;
+        let now = feed().await;
+        assert_eq!(now != last, resets, "{sql}");
+        if resets && sql.contains("watch('") {
+            assert!(now.ends_with(" rewatched"), "{sql}: {now}");
+        }
+        last = now;
+    }
+    assert_eq!(stage.value::<i64>("select count(*) from rowcast.unwatched").await, 0);
+    // What is written uncaptured is before the new feed.
+    for sql in [unwatched, "insert into t values (1)", all, "insert into t values (2)"] {
+        stage.sql(sql).await;
+    }
+    let gap: bool = stage.value("select pg_visible_in_snapshot(t.xmin::text::xid8, b.snapshot) from t, rowcast.state s join rowcast.tick b on b.id = s.first_tick order by t.id limit 1").await;
+    assert!(gap);
+}

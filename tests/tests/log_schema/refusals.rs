@@ -89,8 +89,14 @@ pub async fn wrong_options_are_refused_with_what_would_be_right(stage: Stage) {
             "old: public.k has no primary key, so there is no old key to keep",
             "full or none",
         ),
-        ("'t', max_change_bytes => 100", "22023", "max_change_bytes: 100 is not from 1024 to 67108864", "4194304"),
-        ("'t', max_change_bytes => null", "22023", "max_change_bytes: null is not from 1024 to 67108864", "4194304"),
+        ("'t', max_change_bytes => 100", "22023", "max_change_bytes: 100 is not from 1024 to 8388608", "4194304"),
+        (
+            "'t', max_change_bytes => 8388609",
+            "22023",
+            "max_change_bytes: 8388609 is not from 1024 to 8388608",
+            "4194304",
+        ),
+        ("'t', max_change_bytes => null", "22023", "max_change_bytes: null is not from 1024 to 8388608", "4194304"),
     ] {
         let error = stage.refused(&format!("select rowcast.watch({options})")).await;
         assert_eq!((error.code().code(), error.message()), (code, message), "{options}");

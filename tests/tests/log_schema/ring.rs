@@ -1,4 +1,11 @@
-use crate::{Stage, stage::run};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    Stage,
+    stage::{files, refused, run},
+};
 
 const TABLE: &str = "create table t (id int primary key); select rowcast.watch('t');";
 /// A horizon that sees all that has been committed.
@@ -103,4 +110,69 @@ pub async fn a_feed_begins_with_an_empty_tick(stage: Stage) {
         .value("select bool_and(pg_visible_in_snapshot(e.xid, t.snapshot)) from rowcast.event e, rowcast.tick_1 t")
         .await;
     assert!(seen, "what was before is not in it");
+}
+
+/// How many changes the feed has.
+const IN_FEED: &str = "select count(*) from rowcast.event e, rowcast.state s join rowcast.tick t on t.id = s.first_tick \
+    where not pg_visible_in_snapshot(e.xid, t.snapshot)";
+
+pub async fn a_feed_has_what_its_own_transaction_changes_later(stage: Stage) {
+    // Between the number of a transaction and its snapshot others come and go.
+    let other = stage.session(None).await;
+    let others = async || run(&other, "create table if not exists x (id int); insert into x values (1)").await;
+    stage.sql(&format!("{TABLE} select rowcast.pause()")).await;
+    stage.sql("begin; select pg_current_xact_id()").await;
+    others().await;
+    stage.sql("select rowcast.resume()").await;
+    others().await;
+    stage.sql("insert into t values (1); commit").await;
+    assert_eq!(stage.value::<i64>(IN_FEED).await, 1);
+
+    stage.sql("drop schema rowcast cascade; begin; set local client_min_messages = warning").await;
+    others().await;
+    for sql in files() {
+        stage.sql(&sql).await;
+        others().await;
+    }
+    stage.sql("select rowcast.watch('t'); insert into t values (2), (3); commit").await;
+    assert_eq!(stage.value::<i64>(IN_FEED).await, 2);
+    stage.sql("insert into t values (4)").await;
+    assert_eq!(stage.value::<i64>(IN_FEED).await, 3);
+}
+
+pub async fn a_feed_that_begins_while_others_write_keeps_the_log(stage: Stage) {
+    stage.sql(TABLE).await;
+    stage.sql("begin; select from rowcast.state for update").await;
+    let (beginner, writer) = (stage.session(None).await, stage.session(None).await);
+    let begun = tokio::spawn(async move { run(&beginner, "select rowcast.begin_feed('went_back')").await });
+    while !stage
+        .value::<bool>("select exists (select from pg_locks where not granted and pid <> pg_backend_pid())")
+        .await
+    {
+        assert!(!begun.is_finished(), "it did not wait");
+        sleep(Duration::from_millis(5)).await;
+    }
+    run(&writer, "insert into t values (1)").await;
+    stage.sql("commit").await;
+    begun.await.unwrap();
+    assert_eq!(stage.value::<i64>("select count(*) from rowcast.event").await, 1);
+    assert_eq!(stage.value::<i64>(IN_FEED).await, 0, "it was there before");
+}
+
+pub async fn what_another_cluster_numbered_goes_without_waiting(stage: Stage) {
+    let restored = "insert into rowcast.event_1 (id, xid, topic, op) select 1 << 36, (pg_current_xact_id()::text::bigint + ahead)::text::xid8, 'public.t', 'D'";
+    stage.sql(&format!("{TABLE} {restored} from (values (1000000)) a(ahead)")).await;
+    let (reader, client) = (stage.session(None).await, stage.session(None).await);
+    run(&reader, "begin; select count(*) from rowcast.event").await;
+    let busy = timeout(Duration::from_secs(5), refused(&client, "select rowcast.begin_feed('other_cluster')")).await;
+    assert_eq!(busy.unwrap().code().code(), "55P03");
+    run(&reader, "commit").await;
+    stage.sql("select rowcast.begin_feed('other_cluster')").await;
+    assert_eq!(stage.value::<i64>("select count(*) from rowcast.event").await, 0);
+    // Of a number that somebody has now.
+    run(&reader, "begin; select pg_current_xact_id()").await;
+    stage.sql(&format!("{restored} from (values (-1)) a(ahead)")).await;
+    stage.sql("select rowcast.begin_feed('other_cluster')").await;
+    assert_eq!(stage.value::<i64>("select count(*) from rowcast.event").await, 0);
+    run(&reader, "rollback").await;
 }
