@@ -109,13 +109,15 @@ pub struct MemoryPublisher {
 }
 
 impl MemoryPublisher {
-    pub(crate) fn begin(&mut self, term: &Term) -> Answer {
+    pub(crate) fn begin(&mut self, term: &Term, further_on: bool) -> Answer {
         let shared = self.bus.shared(self.source);
         let mut held = shared.held();
         match &mut *held {
             Some(h) if h.epoch > term.epoch || (h.epoch == term.epoch && h.feed != term.feed) => return h.conflict(),
-            Some(h) if h.feed == term.feed && h.last != term.after => return Answer::Behind { held: Some(h.last) },
-            Some(h) if h.feed == term.feed => {
+            Some(h) if h.feed == term.feed && h.last != term.after && !(further_on && h.last < term.after) => {
+                return Answer::Behind { held: Some(h.last) };
+            }
+            Some(h) if h.feed == term.feed && h.last == term.after => {
                 h.epoch = term.epoch;
                 h.at = term.at;
                 h.catalogue = term.catalogue.clone();

@@ -63,8 +63,18 @@ impl Publisher {
     /// - Its epoch is higher, or the same under another feed: `Conflict`.
     pub async fn begin(&mut self, term: &Term) -> Result<Answer, BusError> {
         match self {
-            Self::Memory(memory) => Ok(memory.begin(term)),
-            Self::Redis(redis) => redis.begin(term).await,
+            Self::Memory(memory) => Ok(memory.begin(term, false)),
+            Self::Redis(redis) => redis.begin(term, false).await,
+        }
+    }
+
+    /// As [`Publisher::begin`], except where the bus holds this feed and ends before `term.after`:
+    /// then its histories begin anew after `term.after`, and what was there counts as trimmed. For a
+    /// bus that came back older than anything the publisher can still bring.
+    pub async fn begin_further_on(&mut self, term: &Term) -> Result<Answer, BusError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.begin(term, true)),
+            Self::Redis(redis) => redis.begin(term, true).await,
         }
     }
 

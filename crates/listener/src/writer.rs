@@ -67,6 +67,8 @@ pub(crate) struct Writer<'a> {
     /// Whether a bus that lost everything gets the feed's whole history back from elsewhere, and not
     /// just the tail.
     durable: bool,
+    /// Whether the bus ends before what can still be brought, and is to begin there anew.
+    further_on: bool,
     /// Where the bus ends; while not `begun`, where it is to begin.
     held: Offset,
     tail: Tail,
@@ -95,6 +97,7 @@ impl<'a> Writer<'a> {
             known: false,
             reason: Reason::Session,
             durable: false,
+            further_on: false,
             held: 0,
             tail: Tail::default(),
             at: Micros::try_from(epoch).unwrap_or(Micros::MAX),
@@ -125,6 +128,11 @@ impl<'a> Writer<'a> {
             at: 0,
             ..Self::new(publisher, catalogue, epoch, metrics)
         }
+    }
+
+    /// The bus ends before this, and what it lacks cannot be brought any more.
+    pub(crate) fn go_further_on(&mut self) {
+        self.further_on = true;
     }
 
     /// The next batch of the feed, which has changes.
@@ -258,9 +266,14 @@ impl<'a> Writer<'a> {
             at: self.at,
             catalogue: self.catalogue.clone(),
         };
-        match self.publisher.begin(&term).await? {
+        let begun = match self.further_on {
+            false => self.publisher.begin(&term).await?,
+            true => self.publisher.begin_further_on(&term).await?,
+        };
+        match begun {
             Answer::Applied | Answer::Already => {
                 self.begun = true;
+                self.further_on = false;
                 if !std::mem::replace(&mut self.known, true) {
                     self.metrics.feed_begun(self.reason.as_str());
                 }

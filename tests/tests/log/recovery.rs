@@ -243,3 +243,40 @@ async fn what_was_written_while_no_listener_ran_arrives_in_order() {
     stage.assert_state(&seen).await;
     assert_eq!(seen.feeds.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_comes_back_older_than_the_log_begins_its_histories_anew_and_nobody_is_reset() {
+    let mut stage = Stage::new().await;
+    let mut listener = stage.listener_with(&["--log-retention-ms", "2000"]).ready().await.unwrap();
+    let follower = stage.follower();
+    stage.sql("insert into b (word) values ('first')").await;
+    stage.all_arrived(&follower, SOON).await;
+    stage.redis.pause().unwrap();
+    let snapshot = stage.redis.snapshot().unwrap();
+    stage.redis.resume().unwrap();
+    let held = follower.look(follower::Seen::last).cast_signed();
+    let client = stage.connect().await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        stage.sql("insert into b (word) values ('more')").await;
+        sleep(Duration::from_millis(50)).await;
+        let kept = "select count(*) from rowcast.tick where events > 0 and first <= $1";
+        if client.query_one(kept, &[&(held + 1)]).await.unwrap().get::<_, i64>(0) == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the log still has what followed the snapshot");
+    }
+    stage.all_arrived(&follower, SOON).await;
+    // What it has published it would still have in memory.
+    listener.kill9().unwrap();
+    stage.redis.restore(&snapshot).await.unwrap();
+    listener.restart().unwrap();
+    stage.sql("insert into b (word) values ('the last')").await;
+    stage.all_arrived(&follower, LATER).await;
+    let seen = follower.seen();
+    seen.assert_dense();
+    assert_eq!(seen.feeds.len(), 1, "nobody is reset");
+    let head = stage.bus().reader(Source::Log).head().await.unwrap().unwrap();
+    assert!(head.base > held.cast_unsigned() && head.last == seen.last(), "{head:?}");
+    assert!(listener.log().contains("its histories begin anew"));
+}

@@ -5,6 +5,7 @@
 --      2  feed             6  catalogue (JSON)
 --      3  epoch            7  watermark in wire form
 --      4  after            8  what the keys of histories begin with
+--                          9  1: a bus that ends before `after` begins there anew
 --
 -- Offsets and epochs are below 2^53, so Lua compares them exactly as numbers; what is stored is
 -- the text that was given.
@@ -42,7 +43,8 @@ if held[1] then
   if held_epoch > epoch or (held_epoch == epoch and held[1] ~= feed) then
     return { 'conflict', held[1], held[2], held[3] }
   end
-  if held[1] == feed then
+  local further_on = ARGV[9] == '1' and held_last < tonumber(after)
+  if held[1] == feed and not further_on then
     if held_last ~= tonumber(after) then
       return { 'behind', held[3] }
     end

@@ -37,7 +37,7 @@ impl Scripts {
 }
 
 impl RedisPublisher {
-    pub(crate) async fn begin(&mut self, term: &Term) -> Result<Answer, BusError> {
+    pub(crate) async fn begin(&mut self, term: &Term, further_on: bool) -> Result<Answer, BusError> {
         exact(term.epoch, term.after)?;
         let catalogue =
             serde_json::to_string(&term.catalogue).map_err(|e| BusError::Refused(format!("the catalogue: {e}")))?;
@@ -50,7 +50,8 @@ impl RedisPublisher {
             .arg(term.at)
             .arg(catalogue)
             .arg(&watermark.encode()[..])
-            .arg(self.keys.histories());
+            .arg(self.keys.histories())
+            .arg(u8::from(further_on));
         // Sent again after NOSCRIPT, and only then: nothing ran the first time.
         answer(self.link.run(async |redis| call.invoke_async(redis).await).await?)
     }

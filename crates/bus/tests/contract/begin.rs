@@ -52,6 +52,27 @@ pub async fn a_feed_that_ends_elsewhere_is_not_taken_over<H: Harness>() {
     assert_eq!(reader.head().await.unwrap(), before);
 }
 
+pub async fn a_bus_that_is_older_than_what_can_be_brought_begins_further_on<H: Harness>() {
+    let harness = H::start(Retention::default()).await;
+    let (mut publisher, reader) = (harness.bus().publisher(SOURCE), harness.bus().reader(SOURCE));
+    publisher.begin(&term("aaa", 5, 0)).await.unwrap();
+    publisher.publish(&batch("aaa", 5, 0, &["a", "b"])).await.unwrap();
+    for behind in [0, 1] {
+        let answer = publisher.begin_further_on(&term("aaa", 6, behind)).await.unwrap();
+        assert_eq!(answer, Answer::Behind { held: Some(2) });
+    }
+    assert_eq!(publisher.begin_further_on(&term("aaa", 6, 40)).await.unwrap(), Answer::Applied);
+    let head = reader.head().await.unwrap().unwrap();
+    assert_eq!((head.epoch, head.base, head.last, head.tails.len()), (6, 40, 40, 0));
+    assert_eq!(reader.history(&head.feed, &topic("a"), 0).await.unwrap(), History::Trimmed);
+    assert_eq!(publisher.publish(&batch("aaa", 6, 40, &["a"])).await.unwrap(), Answer::Applied);
+    assert_eq!(offsets(reader.history(&head.feed, &topic("a"), 40).await.unwrap(), 40), [41]);
+    assert_eq!(reader.history(&head.feed, &topic("a"), 2).await.unwrap(), History::Trimmed);
+    // Where it ends there, it is taken over as always.
+    assert_eq!(publisher.begin_further_on(&term("aaa", 7, 41)).await.unwrap(), Answer::Applied);
+    assert_eq!(reader.head().await.unwrap().unwrap().base, 40);
+}
+
 pub async fn a_higher_epoch_replaces_another_feed<H: Harness>() {
     let harness = H::start(Retention::default()).await;
     let (mut publisher, reader) = (harness.bus().publisher(SOURCE), harness.bus().reader(SOURCE));

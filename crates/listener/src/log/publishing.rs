@@ -57,10 +57,11 @@ impl Publishing<'_> {
     /// Publishes until something ends it.
     pub(crate) async fn run(mut self) -> Result<Ended, Lost> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
-        let (head, after) = loop {
+        let (head, after, further_on) = loop {
             self.pulse.beat();
             match self.decide().await? {
-                Ok((head, Start::After(after))) => break (head, after),
+                Ok((head, Start::After(after))) => break (head, after, false),
+                Ok((head, Start::FurtherOn(after))) => break (head, after, true),
                 Ok((_, Start::NewFeed(reason))) => {
                     tracing::error!(
                         reason, feed = %self.log.feed,
@@ -85,7 +86,7 @@ impl Publishing<'_> {
         tracing::info!(feed = %self.log.feed, epoch = *self.epoch, after, refill, "publishing the log");
         self.published.send_replace(after);
         self.start.send_replace(Some(after));
-        self.publish(after).await
+        self.publish(after, further_on).await
     }
 
     async fn decide(&mut self) -> Result<Result<(Option<Head>, Start), BusError>, Lost> {
@@ -98,12 +99,16 @@ impl Publishing<'_> {
         Ok(start.map(|start| (head, start)))
     }
 
-    async fn publish(&mut self, after: Offset) -> Result<Ended, Lost> {
+    async fn publish(&mut self, after: Offset, further_on: bool) -> Result<Ended, Lost> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
         let catalogue = self.line.catalogue();
         let feed = self.log.feed.clone();
         let mut writer =
             Writer::of_log(&mut *self.publisher, catalogue, feed, *self.epoch, after, self.metrics.clone());
+        if further_on {
+            tracing::warn!(after, "the bus is older than the log goes back: its histories begin anew");
+            writer.go_further_on();
+        }
         loop {
             self.pulse.beat();
             match writer.step().await {

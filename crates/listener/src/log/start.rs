@@ -46,6 +46,9 @@ impl Log {
 pub(crate) enum Start {
     /// After this offset; it holds all before, or gets it from there on.
     After(Offset),
+    /// After this offset; the bus ends before it, at what is no longer in the log. It was published,
+    /// but the bus has come back older than that.
+    FurtherOn(Offset),
     /// A new feed had to begin; the reason.
     NewFeed(&'static str),
 }
@@ -87,19 +90,25 @@ pub(crate) async fn decide(
         Some(true) if !same_cluster => session.execute("select rowcast.keep_feed()").await?,
         Some(true) | None => {}
     }
-    let after = match ours {
-        Some(head) => head.last,
-        None => {
-            let topics: i64 = session.query_one("select count(*) from rowcast.watched", &[]).await?.get(0);
-            let bytes = history.bytes.saturating_mul(topics.max(1).cast_unsigned());
-            let last = last_offset(session, log).await?;
-            let after = stored::refill_after(session, log.first_tick, last, history.ms, bytes).await?;
-            // What nobody has seen yet comes out, however much it is; it was never thrown away.
-            let after = seen.map_or(after, |seen| seen.min(after));
-            stored::whole_after(session, log.first_tick, after).await?
+    let last = last_offset(session, log).await?;
+    if let Some(head) = ours {
+        let kept = head.last == last || stored::holding(session, log.first_tick, head.last).await?.is_some();
+        let whole = kept && stored::whole_after(session, log.first_tick, head.last).await? == head.last;
+        if whole {
+            return Ok(Ok(Start::After(head.last)));
         }
-    };
-    Ok(Ok(Start::After(after)))
+    }
+    let topics: i64 = session.query_one("select count(*) from rowcast.watched", &[]).await?.get(0);
+    let bytes = history.bytes.saturating_mul(topics.max(1).cast_unsigned());
+    let after = stored::refill_after(session, log.first_tick, last, history.ms, bytes).await?;
+    // What nobody has seen yet comes out, however much it is; it was never thrown away.
+    let after = seen.map_or(after, |seen| seen.min(after));
+    let after = stored::whole_after(session, log.first_tick, after).await?;
+    Ok(Ok(match ours {
+        Some(head) if after > head.last => Start::FurtherOn(after),
+        Some(head) => Start::After(head.last),
+        None => Start::After(after),
+    }))
 }
 
 /// How far the log is by now: ticks have gone on while the bus was asked.
