@@ -23,7 +23,7 @@ create index if not exists tick_3_first on rowcast.tick_3 (first);
 revoke all on rowcast.tick, rowcast.tick_0, rowcast.tick_1, rowcast.tick_2, rowcast.tick_3 from public;
 
 comment on table rowcast.tick is 'Steps of the log. A tick has the changes that are visible in snapshot and not in prev, in the order max(id) over (partition by xid), id. Always empty itself: the leaves tick_0 to tick_3 are emptied with those of the events.';
-comment on column rowcast.tick.id is 'The tick before it plus 1, so that of two leaders one fails.';
+comment on column rowcast.tick.id is 'The tick before it plus 1, so that of two leaders one fails; of a base tick, a number far beyond.';
 comment on column rowcast.tick.prev is 'The snapshot of the tick before it.';
 comment on column rowcast.tick.snapshot is 'What was visible when the tick was made.';
 comment on column rowcast.tick.first is 'Offset of its first change.';

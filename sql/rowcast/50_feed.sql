@@ -41,7 +41,9 @@ begin
     now := format('%s:%s:%s', pg_snapshot_xmin(now), pg_snapshot_xmax(now),
       (select string_agg(x::text, ',' order by x) from (select pg_snapshot_xip(now) union select own) r(x)));
   end if;
-  select greatest(max(t.id), (select s.first_tick from rowcast.state s), 0) + 1 into base from rowcast.tick t;
+  -- Far from the ticks that a leader makes of the old feed until this one is committed: their ids come one by
+  -- one, and of two with the same id one fails, which must not be us.
+  select coalesce(greatest(max(t.id), (select s.first_tick from rowcast.state s)) + (1 << 20), 1) into base from rowcast.tick t;
   execute format('insert into rowcast.tick_%s (id, prev, snapshot, first, events) values ($1, $2, $2, 1, 0)',
     (select (last_value >> 36) & 3 from rowcast.event_id)) using base, now;
   insert into rowcast.state as s (version, feed, feed_reason, feed_began, first_tick, cluster)

@@ -46,7 +46,7 @@ macro_rules! promises {
             ring: a_leaf_is_emptied_when_nobody_needs_it, what_is_prepared_keeps_its_leaf, the_ring_turns_into_an_empty_leaf_alone,
                 changes_go_to_the_leaf_of_their_generation, a_feed_begins_with_an_empty_tick,
                 a_feed_has_what_its_own_transaction_changes_later, a_feed_that_begins_while_others_write_keeps_the_log,
-                what_another_cluster_numbered_goes_without_waiting;
+                what_another_cluster_numbered_goes_without_waiting, a_feed_begins_while_the_leader_makes_a_tick;
             statements: a_replica_role_silences_nothing, copy_is_inserts, an_upsert_is_an_insert_or_an_update, a_merge_is_its_parts,
                 a_cascade_comes_after_its_cause, a_truncate_is_one_change, a_changed_key_is_one_update, a_savepoint_takes_its_changes_with_it,
                 a_prepared_transaction_is_logged_when_it_commits, the_doorbell_rings_only_for_a_listener_that_sleeps,

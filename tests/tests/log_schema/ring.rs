@@ -103,7 +103,10 @@ pub async fn a_feed_begins_with_an_empty_tick(stage: Stage) {
         )
         .await
         .unwrap();
-    assert_eq!((row.get::<_, String>(0), row.get::<_, &str>(1), row.get::<_, i64>(2)), (feed, "went_back", first + 1));
+    assert_eq!(
+        (row.get::<_, String>(0), row.get::<_, &str>(1), row.get::<_, i64>(2)),
+        (feed, "went_back", first + (1 << 20))
+    );
     assert_eq!((row.get(3), row.get(4), row.get(5)), (Some(true), 1_i64, 0_i64));
     assert_eq!((row.get(6), row.get(7)), ("rowcast.tick_1", true));
     let seen: bool = stage
@@ -175,4 +178,14 @@ pub async fn what_another_cluster_numbered_goes_without_waiting(stage: Stage) {
     stage.sql("select rowcast.begin_feed('other_cluster')").await;
     assert_eq!(stage.value::<i64>("select count(*) from rowcast.event").await, 0);
     run(&reader, "rollback").await;
+}
+
+pub async fn a_feed_begins_while_the_leader_makes_a_tick(stage: Stage) {
+    stage.sql(TABLE).await;
+    let leader = stage.session(None).await;
+    run(&leader, "begin; insert into rowcast.tick_0 (id, prev, snapshot, first, events) select max(id) + 1, '1:1:', pg_current_snapshot(), 1, 0 from rowcast.tick").await;
+    stage.sql("set statement_timeout = '5s'; select rowcast.begin_feed('rewatched'); reset statement_timeout").await;
+    run(&leader, "commit").await;
+    let last: bool = stage.value("select s.first_tick = max(t.id) and count(*) = 3 from rowcast.state s, rowcast.tick t group by s.first_tick").await;
+    assert!(last, "ticks of the old feed come before it");
 }
