@@ -58,7 +58,7 @@ async fn what_is_watched_is_carried_within_seconds_also_under_load() {
     carried(&stage, &["public.a", "public.b", "public.c", "public.e"]).await;
     load.stop().await;
     let seen = stage.all_is_right(&follower, LATER).await;
-    // What was watched again was not captured for a time, and who follows must know: to read the tables again.
+    stage.assert_state(&seen).await;
     assert_eq!(seen.feeds.len(), 1);
     assert!(seen.changes.iter().any(|got| got.topic.as_str() == "public.Größe, d"));
 }
