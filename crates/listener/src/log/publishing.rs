@@ -56,7 +56,7 @@ pub(crate) struct Publishing<'a> {
 impl Publishing<'_> {
     /// Publishes until something ends it.
     pub(crate) async fn run(mut self) -> Result<Ended, Lost> {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(150));
         let (head, after, further_on) = loop {
             self.pulse.beat();
             match self.decide().await? {
@@ -100,7 +100,7 @@ impl Publishing<'_> {
     }
 
     async fn publish(&mut self, after: Offset, further_on: bool) -> Result<Ended, Lost> {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(150));
         let catalogue = self.line.catalogue();
         let feed = self.log.feed.clone();
         let mut writer =
