@@ -137,10 +137,7 @@ pub async fn a_renamed_table_keeps_its_topic(stage: Stage) {
     assert_eq!(stage.value::<String>("select rowcast.watch('u')").await, "public.t");
     stage.sql(TABLE).await;
     let error = stage.refused("select rowcast.watch('t')").await;
-    assert_eq!(
-        error.message(),
-        "the topic public.t is that of the table public.u already".replace("public.u", "public.u")
-    );
+    assert_eq!(error.message(), "the topic public.t is that of the table public.u already");
     assert!(error.hint().unwrap().contains("rowcast.unwatch('public.t')"));
     stage.sql("select rowcast.unwatch('public.t'); select rowcast.watch('t'); select rowcast.watch('u')").await;
 }
