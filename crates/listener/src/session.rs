@@ -58,7 +58,7 @@ pub(crate) enum Lost {
     )]
     Deaf,
     #[error(
-        "another server process answers than before: PgBouncer in transaction mode, which loses LISTEN; \
+        "another server process answers than before: PgBouncer in transaction mode, which loses LISTEN and locks; \
          the listener needs a direct connection"
     )]
     Pooled,

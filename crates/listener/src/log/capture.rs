@@ -215,7 +215,7 @@ impl<'a> Capture<'a> {
                 self.wake_up().await?;
             }
             let look = self.look_only().await?;
-            self.note(&look);
+            self.note(&look)?;
         }
         Ok(())
     }
@@ -230,17 +230,20 @@ impl<'a> Capture<'a> {
     }
 
     /// Takes over what a look has found; the tick that it became, if it did.
-    fn note(&mut self, look: &Look) -> Option<Tick> {
+    fn note(&mut self, look: &Look) -> Result<Option<Tick>, Lost> {
+        if look.backend != self.session.backend() {
+            return Err(Lost::Pooled);
+        }
         self.metrics.log_looks.inc();
         if look.state.feed != self.state.feed || look.state.generation != self.state.generation || look.state.paused {
             // It was not made a tick: first the new circumstances.
             self.state = look.state.clone();
-            return None;
+            return Ok(None);
         }
         self.state = look.state.clone();
         self.position.snapshot.clone_from(&look.snapshot);
         if look.events == 0 {
-            return None;
+            return Ok(None);
         }
         let tick = Tick {
             id: self.position.tick + 1,
@@ -253,7 +256,7 @@ impl<'a> Capture<'a> {
         self.position.offset = tick.last();
         self.metrics.log_ticks.inc();
         self.metrics.log_last.set(self.position.offset.cast_signed());
-        Some(tick)
+        Ok(Some(tick))
     }
 
     /// A look and the read of what it finds, and the lock if it is wanted, in one round trip; how
@@ -280,7 +283,7 @@ impl<'a> Capture<'a> {
             look = self.look_only().await?;
         }
         let before = self.state.clone();
-        let Some(tick) = self.note(&look) else {
+        let Some(tick) = self.note(&look)? else {
             if self.state == before {
                 self.out.mark(Mark { last: self.position.offset, at: look.at, newest: true });
             }

@@ -138,6 +138,11 @@ impl LogSession {
         self.answer(self.client.batch_execute(sql)).await
     }
 
+    /// The server's process for this session.
+    pub(crate) fn backend(&self) -> i32 {
+        self.backend
+    }
+
     /// Waits until a writer rings.
     pub(crate) async fn rung(&self) {
         self.rung.notified().await;

@@ -35,6 +35,8 @@ pub(crate) struct Look {
     /// The database's time up to which this is complete.
     pub(crate) at: Micros,
     pub(crate) state: State,
+    /// The process that looked: always the same one, if the connection is a direct one.
+    pub(crate) backend: i32,
 }
 
 /// What there is to know about the log besides its ticks.
@@ -68,8 +70,7 @@ pub(crate) fn new_events(columns: &str, prev: &str, now: &str) -> String {
 }
 
 /// What a look says besides changes; see [`Look::of`].
-const FOUND: &str =
-    "w.now::text, n.events, n.bytes, statement_timestamp(), s.feed, s.paused, s.catalogue, s.generation";
+const FOUND: &str = "w.now::text, n.events, n.bytes, statement_timestamp(), s.feed, s.paused, s.catalogue, s.generation, pg_backend_pid()";
 
 /// A look at the log which becomes a tick if there is anything new: one statement, so that what is
 /// counted is what the snapshot shows. Parameters: previous snapshot, tick id, its first offset,
@@ -133,6 +134,7 @@ impl Look {
                 catalogue: row.get(skip + 6),
                 generation: row.get(skip + 7),
             },
+            backend: row.get(skip + 8),
         }
     }
 }
