@@ -6,7 +6,7 @@ use crate::origin::Origin;
 ///
 /// Starts its own PostgreSQL, Redis, listener and gateways (the release builds beside this program)
 /// and ends them. Servers run on all cores but the last, the load client on the last one. Without a
-/// command, everything is measured; that takes about eight minutes.
+/// command, all but the writers are measured; that takes more than ten minutes.
 #[derive(Debug, clap::Parser)]
 #[command(name = "bench", version)]
 pub struct Args {

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// rowcast's listener: carries what a PostgreSQL database notifies to Redis, and so to all gateways.
+/// rowcast's listener: carries the changes of watched tables, and what the database notifies, from PostgreSQL to
+/// Redis, and so to all gateways.
 ///
-/// Start as many as you like: one is active, the others stand by and take over within a second.
+/// Start as many as you like: one is active, the others stand by and take over within a second
+/// of its end.
 /// Every flag can be given by the environment variable named with it.
 /// Exit codes: 0 after SIGTERM or SIGINT; 2 for settings that cannot be used; 1 otherwise.
 #[derive(Parser)]
