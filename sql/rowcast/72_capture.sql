@@ -62,11 +62,26 @@ create or replace function rowcast.capture_source(w rowcast.watched) returns tex
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   delivered text[] := rowcast.delivered(w);
+  -- The rare cases. A change that is too large: bytes of an INSERT, an UPDATE, a DELETE.
+  inserted  text := format('pg_catalog.octet_length(data) operator(pg_catalog.>) %s', w.max_change_bytes);
+  updated   text := format('pg_catalog.octet_length(data) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(old_row), 0) operator(pg_catalog.>) %s', w.max_change_bytes);
+  deleted   text := format('pg_catalog.octet_length(old_row) operator(pg_catalog.>) %s', w.max_change_bytes);
+  -- A row version of this very transaction is replaced: the change that made it may still have to be logged.
+  replaces  text := 'pg_catalog.age(old.xmin) operator(pg_catalog.<=) 0';
+  -- Replaced already, or only locked: this change may come after the one that replaced it.
+  late      text := 'new.xmax operator(pg_catalog.<>) ''0''::pg_catalog.xid';
+  cut       text := format('select c.data, c.old, c.cut into data, old_row, cut from rowcast.cut_change(data, old_row, %L, %s) c;',
+    to_json(w.key), w.max_change_bytes);
+  replaced  text := format(E'if %s then\n        replaced := tg_relid::pg_catalog.text operator(pg_catalog.||) old.ctid::pg_catalog.text;\n      end if;', replaces);
+  fold      text := format(E'if %s then\n        if rowcast.fold(tg_op::pg_catalog."char", tg_relid::pg_catalog.text operator(pg_catalog.||) new.ctid::pg_catalog.text, replaced, old_row, cut) then\n'
+    '          return null;\n        end if;\n      end if;', late);
+  new_row   text := rowcast.row_expression('new', delivered);
 begin
+  -- As few expressions as can be on the way of an ordinary change: PL/pgSQL makes each of them ready anew in every
+  -- transaction, which costs more than to evaluate it.
   return format($body$
 declare
   new_id pg_catalog.int8;
-  op pg_catalog."char";
   data pg_catalog.text;
   old_row pg_catalog.text;
   cut pg_catalog.text;
@@ -77,64 +92,63 @@ begin
     perform pg_catalog.pg_notify('rowcast_log', '');
   end if;
   if tg_op operator(pg_catalog.=) 'INSERT' then
-    op := 'I';
     data := %1$s;
+    if %4$s or %8$s then
+      if %4$s then
+        %7$s
+      end if;
+      %10$s
+    end if;
   elsif tg_op operator(pg_catalog.=) 'UPDATE' then
-    op := 'U';
     data := %1$s;
     %2$s
-  elsif tg_op operator(pg_catalog.=) 'DELETE' then
-    op := 'D';
-    %3$s
-  else
-    op := 'T';
-    if pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid operator(pg_catalog.<>) tg_relid then
-      data := pg_catalog.json_build_object('partition', tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name)::pg_catalog.text;
-    end if;
-  end if;
-  if coalesce(pg_catalog.octet_length(data), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(old_row), 0) operator(pg_catalog.>) %4$s then
-    select c.data, c.old, c.cut into data, old_row, cut from rowcast.cut_change(data, old_row, %5$L, %4$s) c;
-  end if;
-  if op operator(pg_catalog.=) 'U' or op operator(pg_catalog.=) 'D' then
-    -- A row version of this very transaction: the change that made it may still have to be logged.
-    if pg_catalog.age(old.xmin) operator(pg_catalog.<=) 0 then
-      replaced := tg_relid::pg_catalog.text operator(pg_catalog.||) old.ctid::pg_catalog.text;
-    end if;
-  end if;
-  if op operator(pg_catalog.=) 'I' or op operator(pg_catalog.=) 'U' then
-    -- Replaced already, or only locked: this change may come after the one that replaced it.
-    if new.xmax operator(pg_catalog.<>) '0'::pg_catalog.xid then
-      if rowcast.fold(op, tg_relid::pg_catalog.text operator(pg_catalog.||) new.ctid::pg_catalog.text, replaced, old_row, cut) then
-        return null;
+    if %5$s or %9$s or %8$s then
+      if %5$s then
+        %7$s
       end if;
+      %11$s
+      %10$s
     end if;
+  elsif tg_op operator(pg_catalog.=) 'DELETE' then
+    %3$s
+    if %6$s or %9$s then
+      if %6$s then
+        %7$s
+      end if;
+      %11$s
+    end if;
+  elsif pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid operator(pg_catalog.<>) tg_relid then
+    data := pg_catalog.json_build_object('partition', tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name)::pg_catalog.text;
   end if;
   new_id := pg_catalog.nextval('rowcast.event_id');
   if (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 0 then
-    insert into rowcast.event_0 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+    insert into rowcast.event_0 %12$s;
   elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 1 then
-    insert into rowcast.event_1 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+    insert into rowcast.event_1 %12$s;
   elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 2 then
-    insert into rowcast.event_2 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+    insert into rowcast.event_2 %12$s;
   else
-    insert into rowcast.event_3 (id, topic, op, key, data, old, cut, replaced) values (new_id, %6$L, op, %7$L, data, old_row, cut, replaced);
+    insert into rowcast.event_3 %12$s;
   end if;
   return null;
 end
 $body$,
-    rowcast.row_expression('new', delivered),
+    new_row,
     case w.old
       when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
       when 'key' then format(E'old_row := %s;\n    if old_row operator(pg_catalog.=) %s then\n      old_row := null;\n    end if;',
         rowcast.row_expression('old', w.key), rowcast.row_expression('new', w.key))
-      else 'null;'
+      else ''
     end,
     case w.old
       when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
       when 'key' then 'old_row := ' || rowcast.row_expression('old', w.key) || ';'
-      else 'null;'
+      else ''
     end,
-    w.max_change_bytes, to_json(w.key), w.topic, case when w.key <> '{}' then to_json(w.key) end);
+    inserted, updated, deleted, cut, late, replaces, fold, replaced,
+    -- The letter of an op is the first of its name.
+    format('(id, topic, op, key, data, old, cut, replaced) values (new_id, %L, tg_op::pg_catalog."char", %L, data, old_row, cut, replaced)',
+      w.topic, case when w.key <> '{}' then to_json(w.key) end));
 end
 $$;
 revoke all on function rowcast.capture_source(rowcast.watched) from public;

@@ -67,13 +67,17 @@ impl Process {
 
     fn on_aport_lock(name: &str, flag: &str, database: &str, redis: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let port = Port::take()?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
-        let bind = address.to_string();
+        let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number())).to_string();
         let all = [&["--database-url", database, "--redis-url", redis, flag, &bind], arguments].concat();
-        let mut process = Self::start(name, &all)?;
-        process.address = Some(address);
-        process.port_lock = Some(port);
-        Ok(process)
+        Ok(Self::start(name, &all)?.at(port))
+    }
+
+    /// Says on which port it was told to serve HTTP; see [`Process::address`].
+    #[must_use]
+    pub fn at(mut self, port: Port) -> Self {
+        self.address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.number())));
+        self.port_lock = Some(port);
+        self
     }
 
     /// Where it serves HTTP.

@@ -4,7 +4,6 @@
 //! all the same, so that none grows without bound, and read later.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,10 +20,10 @@ use tokio_postgres::{Statement, types::Type};
 use super::{
     doorbell::{self, Doorbell, Next},
     out::{Mark, Out},
-    press::{COLUMN_COUNT, Press},
+    press::Press,
     session::LogSession,
     stored::{self, PART_BYTES, PART_EVENTS, Reads, Tick, Transaction},
-    tick::{LOOK_TYPES, Look, Position, State, Xid, look_and_read_sql, look_sql},
+    tick::{self, LOOK_TYPES, Look, Position, State, look_and_read_sql, look_sql},
 };
 use crate::{metrics::Metrics, session::Lost};
 
@@ -186,7 +185,8 @@ impl<'a> Capture<'a> {
 
     /// What a sleeping or polling listener does until the next look.
     async fn rest(&mut self, commits: u64) -> Result<(), Lost> {
-        let next = self.doorbell.after(commits, Instant::now());
+        let now = Instant::now();
+        let next = self.doorbell.after(commits, now - self.looked, now);
         self.metrics.log_asleep.set(i64::from(self.doorbell.is_asleep()));
         match next {
             Next::WakeUp => self.wake_up().await?,
@@ -225,8 +225,7 @@ impl<'a> Capture<'a> {
         let (tick, first) = (self.position.tick + 1, self.position.offset.cast_signed() + 1);
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
             [&self.position.snapshot, &tick, &first, &self.state.feed, &self.state.generation];
-        let rows = self.session.query(&self.look, &parameters).await?;
-        rows.first().map(|row| Look::of(row, 0)).ok_or(Lost::Strange("a look without a result"))
+        tick::read(&mut self.session.query(&self.look, &parameters).await?)
     }
 
     /// Takes over what a look has found; the tick that it became, if it did.
@@ -267,7 +266,7 @@ impl<'a> Capture<'a> {
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
             [&self.position.snapshot, &tick, &first, &self.state.feed, &self.state.generation];
         let look = self.session.query(&self.look_and_read, &parameters);
-        let rows = if self.doorbell.wants_lock() {
+        let mut rows = if self.doorbell.wants_lock() {
             // The lock first: what is written after the look has to ring. Both are prepared, so they
             // run in this order.
             let lock = self.session.query(&self.lock, &[&doorbell::LOCK]);
@@ -277,8 +276,7 @@ impl<'a> Capture<'a> {
         } else {
             look.await?
         };
-        let look = rows.first().map(|row| Look::of(row, COLUMN_COUNT));
-        let mut look = look.ok_or(Lost::Strange("a look without a result"))?;
+        let mut look = tick::read(&mut rows)?;
         if look.events > PART_EVENTS {
             look = self.look_only().await?;
         }
@@ -295,7 +293,7 @@ impl<'a> Capture<'a> {
         if rows.len() as u64 != tick.events {
             return Err(Lost::Strange("fewer changes than its tick says"));
         }
-        let commits = rows.iter().map(|row| row.get::<_, Xid>(1)).collect::<HashSet<_>>().len();
+        let commits = stored::in_order(&mut rows);
         self.hand_on(&tick, &rows)?;
         Ok(commits as u64)
     }
@@ -328,10 +326,11 @@ impl<'a> Capture<'a> {
         // In one round trip: they may be small, and many.
         let reads = run.iter().map(|tick| self.reads.small(self.session, tick.id));
         for (tick, rows) in run.iter().zip(join_all(reads).await) {
-            let rows = rows?;
+            let mut rows = rows?;
             if rows.len() as u64 != tick.events {
                 return Ok(false);
             }
+            stored::in_order(&mut rows);
             self.hand_on(tick, &rows)?;
         }
         Ok(true)

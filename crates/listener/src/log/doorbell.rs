@@ -6,7 +6,10 @@
 //! alone. No wake-up is lost: a writer that did not ring holds the lock until its commit, so until
 //! then nobody can fall asleep. A dead listener lets go of it, and nobody pays for NOTIFY then.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 /// The lock's key: the bytes of `rowcast`. The triggers of `sql/rowcast` have the same.
 pub(crate) const LOCK: i64 = 32_210_705_904_137_076;
@@ -24,8 +27,10 @@ pub(crate) fn let_go_sql() -> String {
 
 /// Over this span commits are counted.
 const WINDOW: Duration = Duration::from_millis(100);
-/// While there is something at each look, the next one follows after this.
-const BUSY: Duration = Duration::from_millis(1);
+/// While there is something at each look, the next one follows after four times what it took, within
+/// these limits. So the looks take a fifth of the time at most, and what one of them costs is shared
+/// by the more changes, the more are written.
+const BUSY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(5);
 /// While nothing happens and the listener may not sleep (somebody who has written does not commit,
 /// or a ring would make PREPARE TRANSACTION fail), the looks become as rare as this: half a percent
 /// of a core.
@@ -61,7 +66,7 @@ impl Doorbell {
     /// `above`: commits a second.
     pub(crate) fn new(above: u64, may_sleep: bool, now: Instant) -> Self {
         let above = above / (1000 / WINDOW.as_millis() as u64);
-        Self { above, may_sleep, asleep: false, since: now, commits: 0, before: 0, pause: BUSY }
+        Self { above, may_sleep, asleep: false, since: now, commits: 0, before: 0, pause: *BUSY.start() }
     }
 
     /// Whether the writers ring.
@@ -80,8 +85,8 @@ impl Doorbell {
         self.asleep = asleep;
     }
 
-    /// A look has found this many commits; what comes next.
-    pub(crate) fn after(&mut self, commits: u64, now: Instant) -> Next {
+    /// A look that took so long has found this many commits; what comes next.
+    pub(crate) fn after(&mut self, commits: u64, took: Duration, now: Instant) -> Next {
         let windows = now.duration_since(self.since).as_millis() / WINDOW.as_millis();
         if windows > 0 {
             self.before = if windows == 1 { self.commits } else { 0 };
@@ -92,7 +97,11 @@ impl Doorbell {
         if self.asleep {
             return if self.rate() > self.above { Next::WakeUp } else { Next::Sleep };
         }
-        self.pause = if commits > 0 { BUSY } else { self.pause.mul_f64(1.3).min(QUIET) };
+        self.pause = if commits > 0 {
+            (4 * took).clamp(*BUSY.start(), *BUSY.end())
+        } else {
+            self.pause.mul_f64(1.3).min(QUIET)
+        };
         Next::Poll(self.pause)
     }
 
@@ -113,16 +122,25 @@ mod tests {
         let mut bell = Doorbell::new(1000, true, start);
         assert!(bell.wants_lock());
         bell.locked(true);
-        assert_eq!(bell.after(1, start), Next::Sleep);
-        assert_eq!(bell.after(99, start + 50 * MS), Next::Sleep);
-        assert_eq!(bell.after(1, start + 60 * MS), Next::WakeUp, "101 commits in 100 ms");
+        assert_eq!(bell.after(1, MS / 4, start), Next::Sleep);
+        assert_eq!(bell.after(99, MS / 4, start + 50 * MS), Next::Sleep);
+        assert_eq!(bell.after(1, MS / 4, start + 60 * MS), Next::WakeUp, "101 commits in 100 ms");
         bell.locked(false);
-        assert_eq!(bell.after(30, start + 61 * MS), Next::Poll(BUSY));
+        assert_eq!(bell.after(30, MS / 4, start + 61 * MS), Next::Poll(MS));
         assert!(!bell.wants_lock());
-        assert_eq!(bell.after(20, start + 110 * MS), Next::Poll(BUSY));
+        assert_eq!(bell.after(20, MS / 4, start + 110 * MS), Next::Poll(MS));
         assert!(!bell.wants_lock(), "the window before was busy");
-        bell.after(20, start + 215 * MS);
+        bell.after(20, MS / 4, start + 215 * MS);
         assert!(bell.wants_lock());
+    }
+
+    #[test]
+    fn the_longer_a_look_takes_the_longer_is_the_pause() {
+        let start = Instant::now();
+        let mut bell = Doorbell::new(1000, false, start);
+        assert_eq!(bell.after(1, MS / 10, start), Next::Poll(MS));
+        assert_eq!(bell.after(1, MS, start), Next::Poll(4 * MS));
+        assert_eq!(bell.after(1, 2 * MS, start), Next::Poll(5 * MS));
     }
 
     #[test]
@@ -130,8 +148,8 @@ mod tests {
         let start = Instant::now();
         let mut bell = Doorbell::new(1000, false, start);
         assert!(!bell.wants_lock());
-        let pauses: Vec<Next> = (0..20).map(|_| bell.after(0, start)).collect();
+        let pauses: Vec<Next> = (0..20).map(|_| bell.after(0, MS / 4, start)).collect();
         assert_eq!(pauses.last(), Some(&Next::Poll(QUIET)));
-        assert_eq!(bell.after(1, start), Next::Poll(BUSY));
+        assert_eq!(bell.after(1, MS / 4, start), Next::Poll(MS));
     }
 }

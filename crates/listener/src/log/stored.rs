@@ -1,11 +1,13 @@
 //! Ticks as they are stored, and reading what belongs to one.
 //!
-//! Order within a tick: `max(id) over (partition by xid), id`. So transactions come out whole, and
-//! the order of each row's changes is right, because a second writer of a row gets its id only after
-//! the first has committed.
+//! Order within a tick: transactions by the last id of each, and by id in each. So they come out
+//! whole, and the order of each row's changes is right, because a second writer of a row gets its id
+//! only after the first has committed.
+
+use std::collections::HashMap;
 
 use protocol::{Micros, Offset};
-use tokio_postgres::{Statement, types::Type};
+use tokio_postgres::{Row, Statement, types::Type};
 
 use super::{
     press::COLUMNS,
@@ -93,8 +95,8 @@ impl Reads {
         Ok(run)
     }
 
-    /// All changes of a tick, in order; none if it is large, or not there.
-    pub(crate) async fn small(&self, session: &LogSession, id: i64) -> Result<Vec<tokio_postgres::Row>, Lost> {
+    /// All changes of a tick, for [`in_order`]; none if it is large, or not there.
+    pub(crate) async fn small(&self, session: &LogSession, id: i64) -> Result<Vec<Row>, Lost> {
         session.query(&self.small, &[&id]).await
     }
 
@@ -103,10 +105,10 @@ impl Reads {
         &self,
         session: &LogSession,
         transactions: &[Transaction],
-    ) -> Result<Vec<tokio_postgres::Row>, Lost> {
+    ) -> Result<Vec<Row>, Lost> {
         let xids: Vec<String> = transactions.iter().map(|tx| tx.xid.0.to_string()).collect();
         let mut rows = session.query(&self.chunk, &[&xids]).await?;
-        let place: std::collections::HashMap<Xid, usize> = transactions.iter().map(|tx| tx.xid).zip(0..).collect();
+        let place: HashMap<Xid, usize> = transactions.iter().map(|tx| tx.xid).zip(0..).collect();
         // Stable, so by id within each.
         rows.sort_by_key(|row| place.get(&row.get::<_, Xid>(1)).copied());
         Ok(rows)
@@ -118,7 +120,7 @@ impl Reads {
         session: &LogSession,
         xid: Xid,
         after: i64,
-    ) -> Result<Vec<tokio_postgres::Row>, Lost> {
+    ) -> Result<Vec<Row>, Lost> {
         session.query(&self.part, &[&xid.0.to_string(), &after]).await
     }
 }
@@ -212,12 +214,24 @@ fn small_sql() -> String {
     format!(
         "with t as materialized (select prev, snapshot from rowcast.tick where id = $1 \
            and events <= {PART_EVENTS} and bytes <= {PART_BYTES}) \
-         select {COLUMNS} from (select e.*, max(e.id) over (partition by e.xid) as last_id from ({events}) e) e \
-         order by e.last_id, e.id"
+         {events}"
     )
 }
 
-fn tick_of(row: &tokio_postgres::Row) -> Tick {
+/// Puts all changes of a tick in order; how many transactions they are.
+pub(crate) fn in_order(rows: &mut [Row]) -> usize {
+    let id = |row: &Row| row.get::<_, i64>(0);
+    let xid = |row: &Row| row.get::<_, Xid>(1);
+    let mut last_ids = HashMap::new();
+    for row in &*rows {
+        let last = last_ids.entry(xid(row)).or_insert(0);
+        *last = id(row).max(*last);
+    }
+    rows.sort_by_cached_key(|row| (last_ids.get(&xid(row)).copied(), id(row)));
+    last_ids.len()
+}
+
+fn tick_of(row: &Row) -> Tick {
     Tick {
         id: row.get(0),
         first: row.get::<_, i64>(1).cast_unsigned(),

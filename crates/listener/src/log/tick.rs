@@ -6,12 +6,17 @@
 //! transaction of the cluster, and puts updates of a row in the wrong order) does that.
 
 use protocol::{Micros, Offset};
-use tokio_postgres::types::{FromSql, Kind, Type};
+use serde::Deserialize;
+use tokio_postgres::{
+    Row,
+    types::{FromSql, Kind, Type},
+};
 
 use super::{
-    press::COLUMNS,
+    press::{COLUMN_COUNT, COLUMNS},
     stored::{PART_BYTES, PART_EVENTS},
 };
+use crate::session::Lost;
 
 /// Where the log has got to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub(crate) struct Position {
 }
 
 /// What one look at the log found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Look {
     pub(crate) snapshot: String,
     /// Changes that are new. If there are any they have become a tick, unless the state is another one
@@ -34,13 +39,14 @@ pub(crate) struct Look {
     pub(crate) bytes: u64,
     /// The database's time up to which this is complete.
     pub(crate) at: Micros,
+    #[serde(flatten)]
     pub(crate) state: State,
     /// The process that looked: always the same one, if the connection is a direct one.
     pub(crate) backend: i32,
 }
 
 /// What there is to know about the log besides its ticks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct State {
     pub(crate) feed: String,
     pub(crate) paused: bool,
@@ -69,8 +75,10 @@ pub(crate) fn new_events(columns: &str, prev: &str, now: &str) -> String {
     NEW_EVENTS.replace("$columns", columns).replace("$prev", prev).replace("$now", now)
 }
 
-/// What a look says besides changes; see [`Look::of`].
-const FOUND: &str = "w.now::text, n.events, n.bytes, statement_timestamp(), s.feed, s.paused, s.catalogue, s.generation, pg_backend_pid()";
+/// [`Look`], as JSON: in one column, so that the rows that are changes do not carry it.
+const FOUND: &str = "(select row_to_json(f)::text from (select w.now::text as snapshot, n.events, n.bytes, \
+    (extract(epoch from statement_timestamp()) * 1000000)::bigint as at, \
+    s.feed, s.paused, s.catalogue, s.generation, pg_backend_pid() as backend from w, n, s) f)";
 
 /// A look at the log which becomes a tick if there is anything new: one statement, so that what is
 /// counted is what the snapshot shows. Parameters: previous snapshot, tick id, its first offset,
@@ -80,28 +88,36 @@ pub(crate) fn look_sql(generation: i64) -> String {
     let tick = tick_sql(generation, "n.events > 0");
     format!(
         "with {WINDOW}, n as materialized (select count(*) as events, coalesce(sum(size), 0)::bigint as bytes \
-           from ({events}) new), {tick} select {FOUND} from w, n, s"
+           from ({events}) new), {tick} select {FOUND}"
     )
 }
 
-/// The same, with the changes of the tick in order, each behind [`COLUMNS`]. The answer comes when
+/// The same, with the changes of the tick, each as [`COLUMNS`]; see [`read`]. The answer comes when
 /// the tick is on disk. More than [`PART_EVENTS`] changes are not counted to the end, and do not
 /// become a tick: a look has to follow. More than [`PART_BYTES`] are not in the answer.
 ///
 /// The new events are read once, for the count and for the answer: of the 0.4 ms that a look takes
-/// at low rates, where nothing is in the processor's caches, half would be the second time.
+/// at low rates, where nothing is in the processor's caches, half would be the second time. They come
+/// unsorted: it is cheaper to sort them here.
 pub(crate) fn look_and_read_sql(generation: i64) -> String {
     let columns = format!("{COLUMNS}, {SIZE}");
     let events = new_events(&columns, "(select prev from w)", "(select now from w)");
     let tick = tick_sql(generation, &format!("n.events between 1 and {PART_EVENTS}"));
+    let nothing = "null, ".repeat(COLUMN_COUNT);
     format!(
         "with {WINDOW}, e as materialized ({events} limit {PART_EVENTS} + 1), \
          n as materialized (select count(*) as events, coalesce(sum(size), 0)::bigint as bytes from e), {tick} \
-         select {COLUMNS}, {FOUND} from w cross join n cross join s left join \
-           (select e.*, max(e.id) over (partition by e.xid) as last_id from e \
-             where (select events <= {PART_EVENTS} and bytes <= {PART_BYTES} from n)) e on true \
-         order by e.last_id, e.id"
+         select {COLUMNS}, null from e where (select events <= {PART_EVENTS} and bytes <= {PART_BYTES} from n) \
+         union all select {nothing}{FOUND}"
     )
+}
+
+/// Reads the answer to [`look_sql`] or [`look_and_read_sql`], and takes the look out of it.
+pub(crate) fn read(rows: &mut Vec<Row>) -> Result<Look, Lost> {
+    // It comes last, if PostgreSQL appends in the order of the text, which it does not promise.
+    let found = rows.iter().rposition(|row| row.get::<_, Option<&str>>(row.len() - 1).is_some());
+    let row = rows.swap_remove(found.ok_or(Lost::Strange("a look without a result"))?);
+    serde_json::from_str(row.get(row.len() - 1)).map_err(|_| Lost::Strange("a look with a strange result"))
 }
 
 pub(crate) const SIZE: &str = "coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as size";
@@ -119,25 +135,6 @@ fn tick_sql(generation: i64, found: &str) -> String {
 }
 
 pub(crate) const LOOK_TYPES: [Type; 5] = [Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::INT8];
-
-impl Look {
-    /// Reads a row whose first `skip` columns are something else.
-    pub(crate) fn of(row: &tokio_postgres::Row, skip: usize) -> Self {
-        Self {
-            snapshot: row.get(skip),
-            events: row.get::<_, i64>(skip + 1).cast_unsigned(),
-            bytes: row.get::<_, i64>(skip + 2).cast_unsigned(),
-            at: row.get::<_, At>(skip + 3).0,
-            state: State {
-                feed: row.get(skip + 4),
-                paused: row.get(skip + 5),
-                catalogue: row.get(skip + 6),
-                generation: row.get(skip + 7),
-            },
-            backend: row.get(skip + 8),
-        }
-    }
-}
 
 /// The leaf of the ring that a generation writes to.
 pub(crate) fn leaf_of(generation: i64) -> i64 {
