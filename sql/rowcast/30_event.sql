@@ -12,12 +12,23 @@ create table if not exists rowcast.event (
   at       timestamptz not null default pg_catalog.clock_timestamp(),
   topic    text not null,
   op       "char" not null,
+  changes  int not null default 1,
   key      text,
   data     text,
   old      text,
   cut      text,
   replaced text
 );
+
+-- Values that are too large for a page are not compressed: that costs the writer more than to write them.
+do $$
+begin
+  if exists (select from pg_catalog.pg_attribute a
+      where a.attrelid = 'rowcast.event'::pg_catalog.regclass and a.attname in ('data', 'old') and a.attstorage <> 'e') then
+    alter table rowcast.event alter data set storage external, alter old set storage external;
+  end if;
+end
+$$;
 
 -- Nothing is ever updated or deleted here, so there is nothing to vacuum.
 create table if not exists rowcast.event_0 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
@@ -46,6 +57,7 @@ comment on column rowcast.event.xid is 'The transaction that made the change.';
 comment on column rowcast.event.at is 'When the trigger ran.';
 comment on column rowcast.event.topic is 'The watched table, as in rowcast.watched.';
 comment on column rowcast.event.op is 'I, U, D or T.';
+comment on column rowcast.event.changes is 'How many changes these are. Several are of one statement: then data and old have one after the other, with a record separator (U+001E) between, and an old that was not kept is empty.';
 comment on column rowcast.event.key is 'JSON array of the names of the key columns; null without a primary key.';
 comment on column rowcast.event.data is 'The new row as JSON; null for D and T, except that T of one partition names it.';
 comment on column rowcast.event.old is 'The old row, or its key columns, as JSON; null if not kept.';
@@ -55,3 +67,14 @@ comment on table rowcast.event_0 is 'A leaf of the event ring.';
 comment on table rowcast.event_1 is 'A leaf of the event ring.';
 comment on table rowcast.event_2 is 'A leaf of the event ring.';
 comment on table rowcast.event_3 is 'A leaf of the event ring.';
+
+create or replace view rowcast.change as
+  select e.id, c.place, e.xid, e.at, e.topic, e.op, e.key, c.data, c.old, e.cut
+    from rowcast.event e cross join lateral (
+      select 1 as place, e.data, e.old where e.changes = 1
+      union all
+      select p, s.data[p], nullif(s.old[p], '')
+        from (select string_to_array(e.data, chr(30)) as data, string_to_array(e.old, chr(30)) as old) s, generate_series(1, e.changes) p
+       where e.changes > 1) c;
+revoke all on rowcast.change from public;
+comment on view rowcast.change is 'The log, one change a row, ordered by id and place. To look at: nothing of rowcast reads it.';

@@ -58,6 +58,25 @@ $$;
 revoke all on function rowcast.delivered(rowcast.watched) from public;
 comment on function rowcast.delivered(rowcast.watched) is 'The columns that a capture function has to name; null where it takes the row as it is.';
 
+create or replace function rowcast.append_source(w rowcast.watched, how text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format($body$new_id := pg_catalog.nextval('rowcast.event_id');
+  if (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 0 then
+    insert into rowcast.event_0 %1$s;
+  elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 1 then
+    insert into rowcast.event_1 %1$s;
+  elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 2 then
+    insert into rowcast.event_2 %1$s;
+  else
+    insert into rowcast.event_3 %1$s;
+  end if;$body$,
+    -- The letter of an op is the first of its name.
+    format('(id, topic, op, key, data, old, cut, %1$s) values (new_id, %2$L, tg_op::pg_catalog."char", %3$L, data, old_row, cut, %1$s)',
+      how, w.topic, case when w.key <> '{}' then to_json(w.key) end))
+$$;
+revoke all on function rowcast.append_source(rowcast.watched, text) from public;
+comment on function rowcast.append_source(rowcast.watched, text) is 'Statements of a capture function that log data, old_row, cut, and the column named, from variables of these names.';
+
 create or replace function rowcast.capture_source(w rowcast.watched) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -120,16 +139,7 @@ begin
   elsif pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid operator(pg_catalog.<>) tg_relid then
     data := pg_catalog.json_build_object('partition', tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name)::pg_catalog.text;
   end if;
-  new_id := pg_catalog.nextval('rowcast.event_id');
-  if (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 0 then
-    insert into rowcast.event_0 %12$s;
-  elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 1 then
-    insert into rowcast.event_1 %12$s;
-  elsif (new_id operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3 operator(pg_catalog.=) 2 then
-    insert into rowcast.event_2 %12$s;
-  else
-    insert into rowcast.event_3 %12$s;
-  end if;
+  %12$s
   return null;
 end
 $body$,
@@ -146,9 +156,7 @@ $body$,
       else ''
     end,
     inserted, updated, deleted, cut, late, replaces, fold, replaced,
-    -- The letter of an op is the first of its name.
-    format('(id, topic, op, key, data, old, cut, replaced) values (new_id, %L, tg_op::pg_catalog."char", %L, data, old_row, cut, replaced)',
-      w.topic, case when w.key <> '{}' then to_json(w.key) end));
+    rowcast.append_source(w, 'replaced'));
 end
 $$;
 revoke all on function rowcast.capture_source(rowcast.watched) from public;

@@ -1,7 +1,7 @@
 -- Capture by the statement: for tables that are written many rows at a time.
 --
--- One INSERT … SELECT of all that a statement has changed costs less than half of a call for each row. The price:
--- it runs after the ROW triggers of the table, so what these change comes out first. Tables that have such triggers
+-- The rows that a statement has changed are logged 128 at a time, which costs half of logging each. The price: it
+-- runs after the ROW triggers of the table, so what these change comes out first. Tables that have such triggers
 -- are refused, as are partitioned ones, whose partitions can be written to by name.
 
 create or replace function rowcast.refuse_statements(relation regclass) returns void
@@ -37,7 +37,7 @@ comment on function rowcast.refuse_statements(regclass) is 'Fails, with the way 
 -- The two transition tables of an UPDATE have their rows in the same order. They are joined in full because that is
 -- never done by nested loops: the plan is kept by the session, and the first statement may have changed one row.
 -- "offset 0" keeps a query as it is: pulled up, its JSON would be made for each use of it.
-create or replace function rowcast.changed_rows(op text, w rowcast.watched) returns text
+create or replace function rowcast.changed_rows(op text, w rowcast.watched, new_rows text, old_rows text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   delivered text[] := rowcast.delivered(w);
@@ -49,62 +49,98 @@ declare
   end;
   numbered  text := '(select pg_catalog.row_number() over () as place, %s from %s) %s';
 begin
-  if op = 'T' then
-    return 'select null::pg_catalog.text as data, null::pg_catalog.text as old';
-  elsif op = 'D' then
-    return format('select null::pg_catalog.text as data, %s as old from old_rows o offset 0', gone);
-  elsif op = 'I' or w.old = 'none' then
-    return format('select %s as data, null::pg_catalog.text as old from new_rows n offset 0', fresh);
+  if op = 'DELETE' then
+    return format('select pg_catalog.row_number() over () as place, null::pg_catalog.text as data, %s as old from %s o offset 0', gone, old_rows);
+  elsif op = 'INSERT' or w.old = 'none' then
+    return format('select pg_catalog.row_number() over () as place, %s as data, null::pg_catalog.text as old from %s n offset 0', fresh, new_rows);
   elsif w.old = 'full' then
-    return format('select a.data, b.old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
-      format(numbered, fresh || ' as data', 'new_rows n', 'a'), format(numbered, gone || ' as old', 'old_rows o', 'b'));
+    return format('select a.place, a.data, b.old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
+      format(numbered, fresh || ' as data', new_rows || ' n', 'a'), format(numbered, gone || ' as old', old_rows || ' o', 'b'));
   end if;
-  return format('select a.data, case when b.old operator(pg_catalog.<>) a.key then b.old end as old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
-    format(numbered, fresh || ' as data, ' || rowcast.row_expression('n.*', w.key) || ' as key', 'new_rows n', 'a'),
-    format(numbered, gone || ' as old', 'old_rows o', 'b'));
+  return format('select a.place, a.data, case when b.old operator(pg_catalog.<>) a.key then b.old else '''' end as old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
+    format(numbered, fresh || ' as data, ' || rowcast.row_expression('n.*', w.key) || ' as key', new_rows || ' n', 'a'),
+    format(numbered, gone || ' as old', old_rows || ' o', 'b'));
 end
 $$;
-revoke all on function rowcast.changed_rows(text, rowcast.watched) from public;
-comment on function rowcast.changed_rows(text, rowcast.watched) is 'A query of what a statement has changed, new row and old row as JSON. For rowcast.statement_source.';
+revoke all on function rowcast.changed_rows(text, rowcast.watched, text, text) from public;
+comment on function rowcast.changed_rows(text, rowcast.watched, text, text) is 'A query of what a statement has changed: place, new row and old row as JSON; an old key that is as before is empty. For rowcast.statement_source.';
 
+-- U+001E cannot be in JSON; RFC 7464 has it between JSON texts, too. Up to 128 rows are packed at once. Where there are
+-- more, or one that is large or has to be cut, all are packed in parts, and such rows are logged by themselves.
 create or replace function rowcast.statement_source(w rowcast.watched) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-  key  text := case when w.key <> '{}' then to_json(w.key) end;
-  body text := '';
-  op   record;
+  largest int := least(8192, w.max_change_bytes);
+  size    text := 'coalesce(pg_catalog.octet_length(%s), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(%s), 0)';
+  packed  text := $query$pg_catalog.string_agg(r.data, pg_catalog.chr(30)) %1$s, pg_catalog.string_agg(r.old, pg_catalog.chr(30)) %1$s$query$;
+  op      text;
+  few     text[];
+  many    text[];
 begin
-  for op in select * from (values ('I', 'INSERT', 'if'), ('U', 'UPDATE', 'elsif'), ('D', 'DELETE', 'elsif'), ('T', 'TRUNCATE', 'elsif')) o(letter, name, branch) loop
-    body := body || format(E'  %s tg_op operator(pg_catalog.=) %L then\n', op.branch, op.name);
-    for leaf in 0..3 loop
-      body := body || format($branch$    %1$s
-      insert into rowcast.event_%2$s (id, topic, op, key, data, old, cut)
-      select pg_catalog.nextval('rowcast.event_id'), %3$L, %4$L, %5$L,
-          case when c.cut is null then r.data else c.data end, case when c.cut is null then r.old else c.old end, c.cut
-        from (%6$s) r left join lateral
-          (select k.data, k.old, k.cut from rowcast.cut_change(r.data, r.old, %7$L, %8$s) k
-            where coalesce(pg_catalog.octet_length(r.data), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(r.old), 0) operator(pg_catalog.>) %8$s
-            offset 0) c -- else cut_change is called for every row
-          on true;
-$branch$,
-        case leaf when 0 then 'if leaf operator(pg_catalog.=) 0 then' when 3 then 'else' else format('elsif leaf operator(pg_catalog.=) %s then', leaf) end,
-        leaf, w.topic, op.letter, key, rowcast.changed_rows(op.letter, w), to_json(w.key), w.max_change_bytes);
-    end loop;
-    body := body || E'    end if;\n';
+  foreach op in array '{INSERT,UPDATE,DELETE}'::text[] loop
+    few := few || format($query$select pg_catalog.count(*), pg_catalog.max(r.size), %1$s
+      into changes, largest, data, old_row
+      from (select c.data, c.old, %2$s as size from (%3$s) c offset 0) r;$query$,
+      format(packed, format('filter (where r.size operator(pg_catalog.<=) %s)', largest)), format(size, 'c.data', 'c.old'),
+      rowcast.changed_rows(op, w, '(select * from new_rows limit 129)', '(select * from old_rows limit 129)'));
+    many := many || format($query$open parts no scroll for
+        select pg_catalog.count(*), %1$s
+          from (select c.data, c.old, case when %2$s operator(pg_catalog.>) %4$s
+                then c.place operator(pg_catalog.+) 1099511627776 else (c.place operator(pg_catalog.-) 1) operator(pg_catalog./) 128 end as part
+              from (%3$s) c offset 0) r
+         group by r.part order by r.part;$query$,
+      format(packed, ''), format(size, 'c.data', 'c.old'), rowcast.changed_rows(op, w, 'new_rows', 'old_rows'), largest);
   end loop;
   return format($body$
 declare
-  leaf pg_catalog.int8;
+  parts pg_catalog.refcursor;
+  changes pg_catalog.int8;
+  largest pg_catalog.int4;
+  data pg_catalog.text;
+  old_row pg_catalog.text;
+  cut pg_catalog.text;
+  new_id pg_catalog.int8;
 begin
-  if not pg_catalog.pg_try_advisory_xact_lock_shared(32210705904137076) then
-    perform pg_catalog.pg_notify('rowcast_log', '');
+  if tg_op operator(pg_catalog.=) 'INSERT' then
+    %1$s
+  elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+    %2$s
+  elsif tg_op operator(pg_catalog.=) 'DELETE' then
+    %3$s
+  else
+    changes := 1;
   end if;
-  -- A number that is left out: it says which leaf is written.
-  leaf := (pg_catalog.nextval('rowcast.event_id') operator(pg_catalog.>>) 36) operator(pg_catalog.&) 3;
-%s  end if;
+  if changes operator(pg_catalog.>) 128 or largest operator(pg_catalog.>) %7$s then
+    if tg_op operator(pg_catalog.=) 'INSERT' then
+      %4$s
+    elsif tg_op operator(pg_catalog.=) 'UPDATE' then
+      %5$s
+    else
+      %6$s
+    end if;
+    fetch parts into changes, data, old_row;
+  end if;
+  while changes operator(pg_catalog.>) 0 loop
+    if not pg_catalog.pg_try_advisory_xact_lock_shared(32210705904137076) then
+      perform pg_catalog.pg_notify('rowcast_log', '');
+    end if;
+    if changes operator(pg_catalog.=) 1 then
+      if old_row operator(pg_catalog.=) '' then
+        old_row := null;
+      end if;
+      cut := null;
+      if %8$s operator(pg_catalog.>) %9$s then
+        select c.data, c.old, c.cut into data, old_row, cut from rowcast.cut_change(data, old_row, %10$L, %9$s) c;
+      end if;
+    end if;
+    %11$s
+    exit when parts is null;
+    fetch parts into changes, data, old_row;
+  end loop;
   return null;
 end
-$body$, body);
+$body$, few[1], few[2], few[3], many[1], many[2], many[3], largest, format(size, 'data', 'old_row'), w.max_change_bytes, to_json(w.key),
+    rowcast.append_source(w, 'changes'));
 end
 $$;
 revoke all on function rowcast.statement_source(rowcast.watched) from public;

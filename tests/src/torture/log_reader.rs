@@ -19,22 +19,22 @@ const TICK: &str =
     "select id, prev::text, snapshot::text, first, events from rowcast.tick where id > $1 order by id limit $2";
 /// What one snapshot sees and an earlier one did not.
 const EVENTS: &str = "
-    select id, xid::text, topic, op::text, key, data, old, cut,
+    select id, place, xid::text, topic, op::text, key, data, old, cut,
            to_char(at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
            (extract(epoch from at) * 1000)::bigint
-    from rowcast.event
+    from rowcast.change
     where xid >= pg_snapshot_xmin($1::text::pg_snapshot) and xid < pg_snapshot_xmax($2::text::pg_snapshot)
       and pg_visible_in_snapshot(xid, $2::text::pg_snapshot) and not pg_visible_in_snapshot(xid, $1::text::pg_snapshot)";
 /// The changes of one tick in order, as the documents put it.
 const ONE_TICK: &str = "
-    select e.id, e.xid::text, e.topic, e.op::text, e.key, e.data, e.old, e.cut,
+    select e.id, e.place, e.xid::text, e.topic, e.op::text, e.key, e.data, e.old, e.cut,
            to_char(e.at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
            (extract(epoch from e.at) * 1000)::bigint
-    from rowcast.tick t join rowcast.event e
+    from rowcast.tick t join rowcast.change e
       on pg_visible_in_snapshot(e.xid, t.snapshot) and not pg_visible_in_snapshot(e.xid, t.prev)
      and e.xid >= pg_snapshot_xmin(t.prev)
     where t.id = $1
-    order by max(e.id) over (partition by e.xid), e.id";
+    order by max(e.id) over (partition by e.xid), e.id, e.place";
 
 /// Reads the log, with SQL of its own and on a connection that nothing strikes but what strikes
 /// PostgreSQL itself.
@@ -177,15 +177,15 @@ fn tick(row: &Row) -> anyhow::Result<Tick> {
 
 fn event(row: &Row) -> anyhow::Result<Event> {
     Ok(Event {
-        id: row.get(0),
-        xid: row.get::<_, &str>(1).parse()?,
-        topic: row.get(2),
-        op: row.get(3),
-        key: row.get(4),
-        data: row.get(5),
-        old: row.get(6),
-        cut: row.get(7),
-        at: row.get(8),
-        at_ms: number(row, 9),
+        id: (row.get(0), row.get(1)),
+        xid: row.get::<_, &str>(2).parse()?,
+        topic: row.get(3),
+        op: row.get(4),
+        key: row.get(5),
+        data: row.get(6),
+        old: row.get(7),
+        cut: row.get(8),
+        at: row.get(9),
+        at_ms: number(row, 10),
     })
 }

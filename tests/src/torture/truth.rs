@@ -49,8 +49,8 @@ pub struct Tick {
 /// A row of `rowcast.event`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// From the sequence.
-    pub id: i64,
+    /// From the sequence; and its place among several with one id.
+    pub id: (i64, i32),
     /// The transaction.
     pub xid: u64,
     /// The table.
@@ -176,7 +176,7 @@ impl Truth {
             let taken = ticks.get(at).filter(|tick| !tick.prev.sees(event.xid));
             match (taken, of_tick.get_mut(at)) {
                 (Some(_), Some(tick)) => tick.push(event),
-                _ => return Err(broken(format!("event {} of transaction {} is in no tick", event.id, event.xid))),
+                _ => return Err(broken(format!("event {:?} of transaction {} is in no tick", event.id, event.xid))),
             }
         }
         for (tick, mut events) in ticks.iter().zip(of_tick) {
@@ -186,7 +186,7 @@ impl Truth {
                 return Err(broken(format!("{said}; it is tick {} with {count} from {first}", self.last_tick + 1)));
             }
             self.last_tick = tick.id;
-            let mut greatest: HashMap<u64, i64> = HashMap::new();
+            let mut greatest: HashMap<u64, (i64, i32)> = HashMap::new();
             for event in &events {
                 let greatest = greatest.entry(event.xid).or_insert(event.id);
                 *greatest = event.id.max(*greatest);
@@ -202,7 +202,7 @@ impl Truth {
         let start = self.records.len();
         for event in events {
             let change = event.change();
-            let at = format!("offset {}, event {}, transaction {}", self.last() + 1, event.id, event.xid);
+            let at = format!("offset {}, event {:?}, transaction {}", self.last() + 1, event.id, event.xid);
             let table =
                 table_of(&event.topic).ok_or_else(|| broken(format!("{at}: nobody watches {}", event.topic)))?;
             self.replica.apply(&change).map_err(|how| broken(format!("{at}, {}: {how}", event.topic)))?;
@@ -240,7 +240,7 @@ pub mod tests {
         let data = format!(r#"{{"id":{row},"region":"north","word":"{row}","n":1}}"#);
         let key = if TABLES[table].topic == "public.words" { r#"["word"]"# } else { r#"["id"]"# };
         Event {
-            id,
+            id: (id, 1),
             xid,
             topic: TABLES[table].topic.into(),
             op: "I".into(),

@@ -68,7 +68,7 @@ async fn the_log_is_read_through_its_indexes_whatever_the_planner_knows_of_it() 
     let of = |part: &str| -> Vec<&str> { plans.iter().copied().filter(|plan| plan.contains(part)).collect() };
     for (statement, part) in [
         ("a look", "insert into rowcast.tick_"),
-        ("a read", "over (partition by e.xid)"),
+        ("a read", "id = $1 and events"),
         ("the transactions of a large tick", "group by xid order by max(id)"),
         ("some transactions", "any (($1::text[])::xid8[])"),
         ("a part of a transaction", "over (order by e.id)"),

@@ -48,8 +48,8 @@ impl Truth {
                 events: row.get(4),
             })
             .collect();
-        let mut of_tick: Vec<Vec<(i64, Event)>> = ticks.iter().map(|_| Vec::new()).collect();
-        let sql = "select id, xid::text, topic, op::text, key, cut, data, old from rowcast.event";
+        let mut of_tick: Vec<Vec<((i64, i32), Event)>> = ticks.iter().map(|_| Vec::new()).collect();
+        let sql = "select id, xid::text, topic, op::text, key, cut, data, old, place from rowcast.change";
         for row in client.query(sql, &[]).await.unwrap() {
             let text = |column| row.get::<_, Option<String>>(column).unwrap_or_default();
             let tx: u64 = row.get::<_, String>(1).parse().unwrap();
@@ -68,11 +68,11 @@ impl Truth {
                 data: text(6),
                 old: text(7),
             };
-            of_tick[at].push((row.get(0), event));
+            of_tick[at].push(((row.get(0), row.get(8)), event));
         }
         let mut changes: Vec<Event> = Vec::new();
         for (tick, mut events) in ticks.iter().zip(of_tick) {
-            let mut last_id: HashMap<u64, i64> = HashMap::new();
+            let mut last_id: HashMap<u64, (i64, i32)> = HashMap::new();
             for (id, event) in &events {
                 let last = last_id.entry(event.tx).or_insert(*id);
                 *last = (*last).max(*id);

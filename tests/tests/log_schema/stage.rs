@@ -12,7 +12,7 @@ pub const SETTINGS: &[&str] = &["max_prepared_transactions=5"];
 
 /// Of each transaction all, in the order of their ends.
 const TAKE: &str = "select l.op::text, l.topic, l.key, l.data, l.old, l.cut from \
-    (select e.*, max(e.id) over (partition by e.xid) as last from rowcast.event e where e.id > $1) l order by l.last, l.id";
+    (select e.*, max(e.id) over (partition by e.xid) as last from rowcast.change e where e.id > $1) l order by l.last, l.id, l.place";
 
 /// A database with the schema, and a session of the superuser.
 pub struct Stage {

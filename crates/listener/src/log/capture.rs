@@ -20,7 +20,7 @@ use tokio_postgres::{Statement, types::Type};
 use super::{
     doorbell::{self, Doorbell, Next},
     out::{Mark, Out},
-    press::Press,
+    press::{Press, changes},
     session::LogSession,
     stored::{self, PART_BYTES, PART_EVENTS, Reads, Tick, Transaction},
     tick::{self, LOOK_TYPES, Look, Position, State, look_and_read_sql, look_sql},
@@ -290,7 +290,7 @@ impl<'a> Capture<'a> {
         if tick.is_large() {
             return Ok(1);
         }
-        if rows.len() as u64 != tick.events {
+        if changes(&rows) != tick.events {
             return Err(Lost::Strange("fewer changes than its tick says"));
         }
         let commits = stored::in_order(&mut rows);
@@ -326,11 +326,10 @@ impl<'a> Capture<'a> {
         // In one round trip: they may be small, and many.
         let reads = run.iter().map(|tick| self.reads.small(self.session, tick.id));
         for (tick, rows) in run.iter().zip(join_all(reads).await) {
-            let mut rows = rows?;
-            if rows.len() as u64 != tick.events {
+            let rows = rows?;
+            if changes(&rows) != tick.events {
                 return Ok(false);
             }
-            stored::in_order(&mut rows);
             self.hand_on(tick, &rows)?;
         }
         Ok(true)
@@ -410,13 +409,13 @@ impl<'a> Capture<'a> {
         };
         self.make_room().await?;
         let rows = self.reads.chunk(self.session, small).await?;
-        if rows.len() as u64 != small.iter().map(|tx| tx.events).sum::<u64>() {
+        if changes(&rows) != small.iter().map(|tx| tx.events).sum::<u64>() {
             return Ok(false);
         }
         let mut next = first;
         if let Some(reading) = &mut self.reading {
             reading.press.take(&rows, next, &mut |batch| self.out.send(batch))?;
-            next += rows.len() as u64;
+            next += changes(&rows);
         }
         match large {
             Some(transaction) => self.read_transaction(transaction, next).await,
@@ -436,7 +435,7 @@ impl<'a> Capture<'a> {
             if let Some(reading) = &mut self.reading {
                 reading.press.take_part(&rows, transaction.xid, next, tx_last, &mut |batch| self.out.send(batch))?;
             }
-            next += rows.len() as u64;
+            next += changes(&rows);
         }
         Ok(next == tx_last + 1)
     }

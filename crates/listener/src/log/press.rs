@@ -1,18 +1,29 @@
 //! From rows of the log to batches of its feed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, slice};
 
 use bytes::BytesMut;
-use protocol::{Batch, Batcher, FeedId, Kind, Micros, Offset, Op, Row, Topic};
+use protocol::{Batch, Batcher, FeedId, Kind, Micros, Offset, Op, Topic};
+use tokio_postgres::Row;
 
 use super::tick::{At, Xid};
 use crate::session::Lost;
 
 /// The columns that [`Press`] reads, in this order.
-pub(crate) const COLUMNS: &str = "e.id, e.xid, e.at, e.topic, e.op, e.key, e.data, e.old, e.cut";
+pub(crate) const COLUMNS: &str = "e.id, e.xid, e.at, e.topic, e.op, e.key, e.data, e.old, e.cut, e.changes";
 
 /// How many these are.
-pub(crate) const COLUMN_COUNT: usize = 9;
+pub(crate) const COLUMN_COUNT: usize = 10;
+
+/// How many changes these rows of the log are.
+pub(crate) fn changes(rows: &[Row]) -> u64 {
+    rows.iter().map(|row| u64::from(row.get::<_, i32>(9).unsigned_abs())).sum()
+}
+
+/// Between the changes of one row: see the column `changes` of `rowcast.event`.
+fn separator(byte: &u8) -> bool {
+    *byte == 0x1e
+}
 
 /// Turns rows into batches, in the order in which they come. Their offsets follow from where it
 /// began, so what it is given must be without a hole.
@@ -41,16 +52,15 @@ impl Press {
     /// before are passed over. Full batches go to `out`.
     pub(crate) fn take(
         &mut self,
-        rows: &[tokio_postgres::Row],
+        rows: &[Row],
         first: Offset,
         out: &mut impl FnMut(Batch),
     ) -> Result<(), Lost> {
-        let mut begin = 0;
-        while let Some(row) = rows.get(begin) {
-            let xid: Xid = row.get(1);
-            let end = begin + rows[begin..].iter().take_while(|row| row.get::<_, Xid>(1) == xid).count();
-            self.take_part(&rows[begin..end], xid, first + begin as u64, first + end as u64 - 1, out)?;
-            begin = end;
+        let mut offset = first;
+        for transaction in rows.chunk_by(|a, b| a.get::<_, Xid>(1) == b.get::<_, Xid>(1)) {
+            let next = offset + changes(transaction);
+            self.take_part(transaction, transaction[0].get(1), offset, next - 1, out)?;
+            offset = next;
         }
         Ok(())
     }
@@ -58,37 +68,66 @@ impl Press {
     /// Adds rows of one transaction whose last change has the offset `tx_last`.
     pub(crate) fn take_part(
         &mut self,
-        rows: &[tokio_postgres::Row],
+        rows: &[Row],
         xid: Xid,
         first: Offset,
         tx_last: Offset,
         out: &mut impl FnMut(Batch),
     ) -> Result<(), Lost> {
-        for (row, offset) in rows.iter().zip(first..) {
-            if offset <= self.last() {
-                continue;
-            }
-            if offset != self.last() + 1 {
-                return Err(Lost::Strange("a log with a hole"));
-            }
-            let op = u8::try_from(row.get::<_, i8>(4)).ok().and_then(Op::from_letter);
-            let op = op.ok_or(Lost::Strange("a change of an unknown kind"))?;
+        let mut offset = first;
+        for row in rows {
             let text = |column| row.get::<_, Option<&str>>(column).unwrap_or_default().as_bytes();
-            self.scratch.clear();
-            Row::encode_parts(&mut self.scratch, op, xid.0, tx_last, [text(5), text(8), text(6), text(7)]);
-            if !self.batcher.has_room_for(self.scratch.len()) {
-                out(self.batcher.take(self.at));
-            }
-            let topic = match self.topics.get(row.get::<_, &str>(3)) {
-                Some(topic) => topic,
-                None => {
-                    let name: &str = row.get(3);
-                    let topic = Topic::new(name).map_err(|_| Lost::Strange("a topic that cannot be one"))?;
-                    self.topics.entry(name.to_owned()).or_insert(topic)
+            let (data, old) = (text(6), text(7));
+            let count = changes(slice::from_ref(row));
+            if count == 1 {
+                self.take_change(row, [data, old], xid, offset, tx_last, out)?;
+            } else {
+                let (mut data, mut old) = (data.split(separator), old.split(separator));
+                for offset in (offset..).take(count as usize) {
+                    let change = [data.next().unwrap_or_default(), old.next().unwrap_or_default()];
+                    self.take_change(row, change, xid, offset, tx_last, out)?;
                 }
-            };
-            self.batcher.push(topic, row.get::<_, At>(2).0, Kind::Row, &self.scratch);
+                if data.next().or(old.next()).is_some() {
+                    return Err(Lost::Strange("more changes than their row of the log says"));
+                }
+            }
+            offset += count;
         }
+        Ok(())
+    }
+
+    fn take_change(
+        &mut self,
+        row: &Row,
+        [data, old]: [&[u8]; 2],
+        xid: Xid,
+        offset: Offset,
+        tx_last: Offset,
+        out: &mut impl FnMut(Batch),
+    ) -> Result<(), Lost> {
+        if offset <= self.last() {
+            return Ok(());
+        }
+        if offset != self.last() + 1 {
+            return Err(Lost::Strange("a log with a hole"));
+        }
+        let op = u8::try_from(row.get::<_, i8>(4)).ok().and_then(Op::from_letter);
+        let op = op.ok_or(Lost::Strange("a change of an unknown kind"))?;
+        let text = |column| row.get::<_, Option<&str>>(column).unwrap_or_default().as_bytes();
+        self.scratch.clear();
+        protocol::Row::encode_parts(&mut self.scratch, op, xid.0, tx_last, [text(5), text(8), data, old]);
+        if !self.batcher.has_room_for(self.scratch.len()) {
+            out(self.batcher.take(self.at));
+        }
+        let name: &str = row.get(3);
+        let topic = match self.topics.get(name) {
+            Some(topic) => topic,
+            None => {
+                let topic = Topic::new(name).map_err(|_| Lost::Strange("a topic that cannot be one"))?;
+                self.topics.entry(name.to_owned()).or_insert(topic)
+            }
+        };
+        self.batcher.push(topic, row.get::<_, At>(2).0, Kind::Row, &self.scratch);
         Ok(())
     }
 

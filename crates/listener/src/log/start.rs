@@ -1,13 +1,13 @@
 //! Where the log stands when somebody begins to lead, and where the bus is to go on.
 
 use bus::{BusError, Head, History, Reader, Retention};
-use bytes::BytesMut;
-use protocol::{FeedId, Offset, Op, Row};
+use protocol::{FeedId, Offset};
 
 use super::{
+    press::{Press, changes},
     session::LogSession,
     stored::{self, Reads},
-    tick::{Position, State, Xid},
+    tick::{Position, State},
 };
 use crate::session::Lost;
 
@@ -139,16 +139,13 @@ async fn same_change(
         return Ok(None);
     }
     let rows = Reads::prepare(session).await?.small(session, tick.id).await?;
-    if rows.len() as u64 != tick.events {
+    if changes(&rows) != tick.events {
         return Ok(None);
     }
-    let Some(row) = usize::try_from(offset - tick.first).ok().and_then(|index| rows.get(index)) else {
-        return Ok(None);
-    };
-    let Some(op) = u8::try_from(row.get::<_, i8>(4)).ok().and_then(Op::from_letter) else { return Ok(Some(false)) };
-    let text = |column| row.get::<_, Option<&str>>(column).unwrap_or_default().as_bytes();
-    let mut ours = BytesMut::new();
-    let tx_last = Row::decode(held).map_or(0, |row| row.tx_last);
-    Row::encode_parts(&mut ours, op, row.get::<_, Xid>(1).0, tx_last, [text(5), text(8), text(6), text(7)]);
-    Ok(Some(ours == held))
+    let (mut press, mut batches) = (Press::new(log.feed.clone(), tick.first - 1), Vec::new());
+    press.take(&rows, tick.first, &mut |batch| batches.push(batch))?;
+    press.finish(tick.at, &mut |batch| batches.push(batch));
+    let slices = batches.iter().flat_map(|batch| &batch.slices);
+    let mut ours = slices.filter_map(|(_, slice)| slice.changes_after(offset - 1).ok()).flatten();
+    Ok(Some(ours.any(|change| change.offset == offset && change.payload == *held)))
 }

@@ -12,7 +12,7 @@ use tokio_postgres::{Row, Statement, types::Type};
 use super::{
     press::COLUMNS,
     session::LogSession,
-    tick::{At, SIZE, Xid, new_events},
+    tick::{At, COUNT, SIZE, Xid, new_events},
 };
 use crate::session::Lost;
 
@@ -95,9 +95,11 @@ impl Reads {
         Ok(run)
     }
 
-    /// All changes of a tick, for [`in_order`]; none if it is large, or not there.
+    /// All changes of a tick, in order; none if it is large, or not there.
     pub(crate) async fn small(&self, session: &LogSession, id: i64) -> Result<Vec<Row>, Lost> {
-        session.query(&self.small, &[&id]).await
+        let mut rows = session.query(&self.small, &[&id]).await?;
+        in_order(&mut rows);
+        Ok(rows)
     }
 
     /// All changes of these transactions, in order.
@@ -172,11 +174,11 @@ pub(crate) async fn whole_after(session: &LogSession, first_tick: i64, after: Of
     let Some(oldest) = holding(session, first_tick, after).await? else { return Ok(after) };
     let sql = "select max(id) from rowcast.tick";
     let newest: i64 = session.query_one(sql, &[]).await?.get(0);
-    let events = new_events("1", "(select prev from a)", "(select snapshot from b)");
+    let events = new_events("e.changes", "(select prev from a)", "(select snapshot from b)");
     let sql = format!(
         "with a as materialized (select prev, first from rowcast.tick where id = $1), \
          b as materialized (select snapshot, first + events as next from rowcast.tick where id = $2) \
-         select (select count(*) from ({events}) n) = b.next - a.first, a.first, b.next from a, b"
+         select (select {COUNT} from ({events}) n) = b.next - a.first, a.first, b.next from a, b"
     );
     let statement = session.prepare(&sql, &[Type::INT8, Type::INT8]).await?;
     // The first that begins what is whole is searched for between these: it is whole after the last.
@@ -199,13 +201,13 @@ pub(crate) async fn whole_after(session: &LogSession, first_tick: i64, after: Of
 /// The transactions of a large tick, in order. Parameter: its id.
 pub(crate) fn transactions_sql() -> String {
     let events = new_events(
-        "e.xid, e.id, coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as bytes",
+        "e.xid, e.id, e.changes, coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as bytes",
         "(select prev from t)",
         "(select snapshot from t)",
     );
     format!(
         "with t as materialized (select prev, snapshot from rowcast.tick where id = $1) \
-         select xid, count(*), sum(bytes)::bigint from ({events}) e group by xid order by max(id)"
+         select xid, {COUNT}, sum(bytes)::bigint from ({events}) e group by xid order by max(id)"
     )
 }
 

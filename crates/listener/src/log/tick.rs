@@ -84,10 +84,10 @@ const FOUND: &str = "(select row_to_json(f)::text from (select w.now::text as sn
 /// counted is what the snapshot shows. Parameters: previous snapshot, tick id, its first offset,
 /// feed, generation.
 pub(crate) fn look_sql(generation: i64) -> String {
-    let events = new_events(SIZE, "(select prev from w)", "(select now from w)");
+    let events = new_events(&format!("e.changes, {SIZE}"), "(select prev from w)", "(select now from w)");
     let tick = tick_sql(generation, "n.events > 0");
     format!(
-        "with {WINDOW}, n as materialized (select count(*) as events, coalesce(sum(size), 0)::bigint as bytes \
+        "with {WINDOW}, n as materialized (select {COUNT} as events, coalesce(sum(size), 0)::bigint as bytes \
            from ({events}) new), {tick} select {FOUND}"
     )
 }
@@ -106,7 +106,7 @@ pub(crate) fn look_and_read_sql(generation: i64) -> String {
     let nothing = "null, ".repeat(COLUMN_COUNT);
     format!(
         "with {WINDOW}, e as materialized ({events} limit {PART_EVENTS} + 1), \
-         n as materialized (select count(*) as events, coalesce(sum(size), 0)::bigint as bytes from e), {tick} \
+         n as materialized (select {COUNT} as events, coalesce(sum(size), 0)::bigint as bytes from e), {tick} \
          select {COLUMNS}, null from e where (select events <= {PART_EVENTS} and bytes <= {PART_BYTES} from n) \
          union all select {nothing}{FOUND}"
     )
@@ -120,6 +120,8 @@ pub(crate) fn read(rows: &mut Vec<Row>) -> Result<Look, Lost> {
     serde_json::from_str(row.get(row.len() - 1)).map_err(|_| Lost::Strange("a look with a strange result"))
 }
 
+/// How many changes the rows of `rowcast.event` are.
+pub(crate) const COUNT: &str = "coalesce(sum(changes), 0)::bigint";
 pub(crate) const SIZE: &str = "coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.old), 0) as size";
 const WINDOW: &str = "w as materialized (select pg_current_snapshot() as now, ($1::text)::pg_snapshot as prev)";
 
