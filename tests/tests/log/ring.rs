@@ -134,6 +134,8 @@ async fn a_tick_whose_changes_are_half_thrown_away_does_not_stop_a_refill() {
     stage.all_arrived(&follower, SOON).await;
     assert_eq!(stage.ask("select rowcast.turn_ring(0)").await, "1");
     across.batch_execute("insert into a (word) values ('in the second leaf'); commit").await.unwrap();
+    // Who reads a leaf keeps it.
+    across.batch_execute("begin; select from rowcast.event_1").await.unwrap();
     let load = Load::gentle(stage.url(), Duration::from_millis(10));
     eventually("the first leaf is emptied", SOON, async || {
         match stage.ask("select count(*) from rowcast.event_0").await {
@@ -152,6 +154,33 @@ async fn a_tick_whose_changes_are_half_thrown_away_does_not_stop_a_refill() {
     seen.assert_dense();
     assert_eq!(seen.feeds.len(), 1);
     assert_eq!(stage.ask("select feed_reason from rowcast.state").await, "installed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_that_is_kept_before_one_that_was_emptied_does_not_stop_a_refill() {
+    let stage = Stage::alone(&["autovacuum=off"]).await;
+    let mut listener = stage.listener_with(&["--log-retention-ms", "3000"]).ready().await.unwrap();
+    let follower = stage.follower();
+    let load = Load::gentle(stage.url(), Duration::from_millis(10));
+    follower.until("some changes", SOON, |seen| seen.last() > 10).await;
+    let reads = stage.connect().await;
+    reads.batch_execute("begin; select from rowcast.tick_0").await.unwrap();
+    eventually("the leaf after it is emptied", LATER, async || {
+        let emptied = "select exists (select from rowcast.tick_0) and not exists (select from rowcast.tick_1) \
+                         and exists (select from rowcast.tick_2) from rowcast.event_id where last_value >> 36 > 1";
+        match stage.ask(&format!("select coalesce(({emptied}), false)")).await {
+            emptied if emptied == "true" => Ok(()),
+            _ => Err(number(&stage, GENERATION).await),
+        }
+    })
+    .await;
+    stage.redis.command::<String>(&["FLUSHALL"]).await.unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    load.stop().await;
+    stage.all_arrived(&follower, SOON).await;
+    follower.seen().assert_dense();
+    assert_eq!(follower.seen().feeds.len(), 1);
+    assert_eq!(listener.term().await.unwrap(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,11 +97,8 @@ impl Doorbell {
         if self.asleep {
             return if self.rate() > self.above { Next::WakeUp } else { Next::Sleep };
         }
-        self.pause = if commits > 0 {
-            (4 * took).clamp(*BUSY.start(), *BUSY.end())
-        } else {
-            self.pause.mul_f64(1.3).min(QUIET)
-        };
+        self.pause =
+            if commits > 0 { (4 * took).clamp(*BUSY.start(), *BUSY.end()) } else { self.pause.mul_f64(1.3).min(QUIET) };
         Next::Poll(self.pause)
     }
 

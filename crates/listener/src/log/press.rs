@@ -20,9 +20,16 @@ pub(crate) fn changes(rows: &[Row]) -> u64 {
     rows.iter().map(|row| u64::from(row.get::<_, i32>(9).unsigned_abs())).sum()
 }
 
-/// Between the changes of one row: see the column `changes` of `rowcast.event`.
-fn separator(byte: &u8) -> bool {
-    *byte == 0x1e
+/// The parts of a row of the log that is several changes: see the column `changes` of
+/// `rowcast.event`. Nothing is as many times nothing.
+fn split(whole: &[u8], count: u64) -> Result<impl Iterator<Item = &[u8]>, Lost> {
+    const SEPARATOR: u8 = 0x1e;
+    let parts = whole.iter().filter(|byte| **byte == SEPARATOR).count() as u64 + 1;
+    if parts != count && !whole.is_empty() {
+        return Err(Lost::Strange("more or fewer changes than their row of the log says"));
+    }
+    let parts = whole.split(|byte| *byte == SEPARATOR);
+    Ok(parts.chain(std::iter::repeat(&[][..])).take(count as usize))
 }
 
 /// Turns rows into batches, in the order in which they come. Their offsets follow from where it
@@ -50,12 +57,7 @@ impl Press {
 
     /// Adds rows of whole transactions. The first has the offset `first`; those that it has seen
     /// before are passed over. Full batches go to `out`.
-    pub(crate) fn take(
-        &mut self,
-        rows: &[Row],
-        first: Offset,
-        out: &mut impl FnMut(Batch),
-    ) -> Result<(), Lost> {
+    pub(crate) fn take(&mut self, rows: &[Row], first: Offset, out: &mut impl FnMut(Batch)) -> Result<(), Lost> {
         let mut offset = first;
         for transaction in rows.chunk_by(|a, b| a.get::<_, Xid>(1) == b.get::<_, Xid>(1)) {
             let next = offset + changes(transaction);
@@ -82,13 +84,9 @@ impl Press {
             if count == 1 {
                 self.take_change(row, [data, old], xid, offset, tx_last, out)?;
             } else {
-                let (mut data, mut old) = (data.split(separator), old.split(separator));
-                for offset in (offset..).take(count as usize) {
-                    let change = [data.next().unwrap_or_default(), old.next().unwrap_or_default()];
-                    self.take_change(row, change, xid, offset, tx_last, out)?;
-                }
-                if data.next().or(old.next()).is_some() {
-                    return Err(Lost::Strange("more changes than their row of the log says"));
+                let (data, old) = (split(data, count)?, split(old, count)?);
+                for ((data, old), offset) in data.zip(old).zip(offset..) {
+                    self.take_change(row, [data, old], xid, offset, tx_last, out)?;
                 }
             }
             offset += count;
@@ -137,5 +135,19 @@ impl Press {
         if !self.batcher.is_empty() {
             out(self.batcher.take(at));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_the_log_is_split_into_as_many_changes_as_it_says() {
+        let parts = |whole: &'static str, count| split(whole.as_bytes(), count).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(parts("{}\u{1e}{\"a\": 1}", 2).unwrap(), [&b"{}"[..], b"{\"a\": 1}"]);
+        assert_eq!(parts("\u{1e}{}\u{1e}", 3).unwrap(), [&b""[..], b"{}", b""], "old keys that are as before");
+        assert_eq!(parts("", 2).unwrap(), [b"", b""], "rows that are not kept");
+        assert!(parts("{}\u{1e}{}", 3).is_err() && parts("{}\u{1e}{}", 1).is_err());
     }
 }
