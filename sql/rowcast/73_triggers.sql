@@ -26,16 +26,17 @@ begin
       execute format('create trigger "!rowcast_change" after %s on %s for each row execute function %s', events, w.relation, call);
     end if;
   end if;
-  -- A trigger with transition tables is for one kind of change.
-  for op in select * from (values ('INSERT', 'new table as new_rows'), ('UPDATE', 'new table as new_rows old table as old_rows'),
-      ('DELETE', 'old table as old_rows')) o(name, tables) loop
-    present := '!rowcast_' || lower(op.name);
-    if w.each = 'statement' and op.name = any (w.ops) then
-      if not exists (select from pg_trigger t where t.tgrelid = w.relation and t.tgname = present) then
-        execute format('create trigger %I after %s on %s referencing %s for each statement execute function %s', present, op.name, w.relation, op.tables, call);
-      end if;
-    elsif exists (select from pg_trigger t where t.tgrelid = w.relation and t.tgname = present) then
-      execute format('drop trigger %I on %s', present, w.relation);
+  -- A trigger with transition tables is for one kind of change. The old rows of an UPDATE have to be fetched for it.
+  for op in select o.name, o.fresh, o.gone, '!rowcast_' || lower(o.name) as trigger from (values ('INSERT', 'new_rows', null),
+      ('UPDATE', 'new_rows', case when w.old <> 'none' then 'old_rows' end), ('DELETE', null, 'old_rows')) o(name, fresh, gone) loop
+    if exists (select from pg_trigger t where t.tgrelid = w.relation and t.tgname = op.trigger
+        and (w.each <> 'statement' or op.name <> all (w.ops) or (t.tgnewtable, t.tgoldtable) is distinct from (op.fresh, op.gone))) then
+      execute format('drop trigger %I on %s', op.trigger, w.relation);
+    end if;
+    if w.each = 'statement' and op.name = any (w.ops)
+        and not exists (select from pg_trigger t where t.tgrelid = w.relation and t.tgname = op.trigger) then
+      execute format('create trigger %I after %s on %s referencing %s for each statement execute function %s', op.trigger, op.name, w.relation,
+        concat_ws(' ', 'new table as ' || op.fresh, 'old table as ' || op.gone), call);
     end if;
   end loop;
   -- Row triggers of a partitioned table are copied to its partitions, those of statements are not.

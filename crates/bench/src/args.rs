@@ -100,6 +100,9 @@ pub struct Writers {
     /// What the listener is told about when to poll (its --log-poll-above), to find the best value.
     #[arg(long)]
     pub poll_above: Option<u64>,
+    /// No listener: what the triggers cost alone, as where everything else is on other machines.
+    #[arg(long)]
+    pub without_listener: bool,
 }
 
 /// Connections of `bench idle`.

@@ -1,4 +1,4 @@
-//! What the triggers cost those who write: `pgbench`, interleaved, with a listener attached.
+//! What the triggers cost those who write: `pgbench`, interleaved, with a listener attached, or without.
 
 use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
@@ -102,10 +102,13 @@ pub async fn run(what: &Writers, time: Duration) -> anyhow::Result<Report> {
         arguments.extend(["--log-poll-above", poll_above]);
     }
     let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-    let listener = Process::start("listener", &arguments)?.ready().await?;
+    let listener = match what.without_listener {
+        true => None,
+        false => Some(Process::start("listener", &arguments)?.ready().await?),
+    };
     let scripts = tempfile::Builder::new().prefix("rowcast-pgbench-").tempdir()?;
-    let cores =
-        format!("pgbench, PostgreSQL and listener share all cores; synchronous_commit is {}", what.synchronous_commit);
+    let servers = if what.without_listener { "PostgreSQL (no listener)" } else { "PostgreSQL, Redis and listener" };
+    let cores = format!("pgbench, {servers} share all cores; synchronous_commit is {}", what.synchronous_commit);
     let mut report = Report::new(machine::describe(), cores, what.rounds, time);
     for round in 1..=what.rounds {
         for load in LOADS {
@@ -123,7 +126,8 @@ pub async fn run(what: &Writers, time: Duration) -> anyhow::Result<Report> {
             report.add(measure("the recipe's trigger"), recipe, Some(bare));
         }
     }
-    ensure!(listener.log().is_empty(), "the listener says: {}", listener.log());
+    let log = listener.map_or_else(String::new, |listener| listener.log());
+    ensure!(log.is_empty(), "the listener says: {log}");
     Ok(report)
 }
 
