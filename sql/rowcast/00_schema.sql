@@ -24,8 +24,8 @@ begin
   end if;
   if pg_catalog.to_regclass('rowcast.state') is not null then
     execute 'select version from rowcast.state' into installed;
-    if installed > 1 then
-      raise exception 'the schema rowcast has version %, and these files are version 1', installed
+    if installed > 2 then
+      raise exception 'the schema rowcast has version %, and these files are version 2', installed
         using errcode = 'object_not_in_prerequisite_state', hint = 'Install with the newer rowcast.';
     end if;
   end if;

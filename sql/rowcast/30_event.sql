@@ -12,7 +12,6 @@ create table if not exists rowcast.event (
   at       timestamptz not null default pg_catalog.clock_timestamp(),
   topic    text not null,
   op       "char" not null,
-  changes  int not null default 1,
   key      text,
   data     text,
   old      text,
@@ -20,9 +19,14 @@ create table if not exists rowcast.event (
   replaced text
 );
 
--- Values that are too large for a page are not compressed: that costs the writer more than to write them.
+-- Only where it is needed: these take a lock that keeps writers out.
 do $$
 begin
+  -- Since version 2.
+  if not exists (select from pg_catalog.pg_attribute a where a.attrelid = 'rowcast.event'::pg_catalog.regclass and a.attname = 'changes') then
+    alter table rowcast.event add column changes int not null default 1;
+  end if;
+  -- Values that are too large for a page are not compressed: that costs the writer more than to write them.
   if exists (select from pg_catalog.pg_attribute a
       where a.attrelid = 'rowcast.event'::pg_catalog.regclass and a.attname in ('data', 'old') and a.attstorage <> 'e') then
     alter table rowcast.event alter data set storage external, alter old set storage external;
@@ -67,14 +71,3 @@ comment on table rowcast.event_0 is 'A leaf of the event ring.';
 comment on table rowcast.event_1 is 'A leaf of the event ring.';
 comment on table rowcast.event_2 is 'A leaf of the event ring.';
 comment on table rowcast.event_3 is 'A leaf of the event ring.';
-
-create or replace view rowcast.change as
-  select e.id, c.place, e.xid, e.at, e.topic, e.op, e.key, c.data, c.old, e.cut
-    from rowcast.event e cross join lateral (
-      select 1 as place, e.data, e.old where e.changes = 1
-      union all
-      select p, s.data[p], nullif(s.old[p], '')
-        from (select string_to_array(e.data, chr(30)) as data, string_to_array(e.old, chr(30)) as old) s, generate_series(1, e.changes) p
-       where e.changes > 1) c;
-revoke all on rowcast.change from public;
-comment on view rowcast.change is 'The log, one change a row, ordered by id and place. To look at: nothing of rowcast reads it.';

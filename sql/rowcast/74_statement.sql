@@ -65,31 +65,40 @@ $$;
 revoke all on function rowcast.changed_rows(text, rowcast.watched, text, text) from public;
 comment on function rowcast.changed_rows(text, rowcast.watched, text, text) is 'A query of what a statement has changed: place, new row and old row as JSON; an old key that is as before is empty. For rowcast.statement_source.';
 
+drop function if exists rowcast.changed_rows(text, rowcast.watched); -- Of version 1.
+
+-- A row may be among the changed ones twice: two foreign keys that cascade change it in one statement. So the order
+-- is kept, which a hash join on disk and a sort do not do by themselves.
+--
 -- U+001E cannot be in JSON; RFC 7464 has it between JSON texts, too. Up to 128 rows are packed at once. Where there are
--- more, or one that is large or has to be cut, all are packed in parts, and such rows are logged by themselves.
+-- more, or one that is large or has to be cut, all are packed in parts, and such rows are parts by themselves.
 create or replace function rowcast.statement_source(w rowcast.watched) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   largest int := least(8192, w.max_change_bytes);
   size    text := 'coalesce(pg_catalog.octet_length(%s), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(%s), 0)';
-  packed  text := $query$pg_catalog.string_agg(r.data, pg_catalog.chr(30)) %1$s, pg_catalog.string_agg(r.old, pg_catalog.chr(30)) %1$s$query$;
+  packed  text := 'pg_catalog.string_agg(r.data, pg_catalog.chr(30) %1$s) %2$s, pg_catalog.string_agg(r.old, pg_catalog.chr(30) %1$s) %2$s';
   op      text;
+  joined  bool;
   few     text[];
   many    text[];
 begin
   foreach op in array '{INSERT,UPDATE,DELETE}'::text[] loop
+    joined := op = 'UPDATE' and w.old <> 'none';
     few := few || format($query$select pg_catalog.count(*), pg_catalog.max(r.size), %1$s
       into changes, largest, data, old_row
-      from (select c.data, c.old, %2$s as size from (%3$s) c offset 0) r;$query$,
-      format(packed, format('filter (where r.size operator(pg_catalog.<=) %s)', largest)), format(size, 'c.data', 'c.old'),
-      rowcast.changed_rows(op, w, '(select * from new_rows limit 129)', '(select * from old_rows limit 129)'));
+      from (select c.data, c.old, %2$s as size from (%3$s) c %4$s offset 0) r;$query$,
+      format(packed, '', format('filter (where r.size operator(pg_catalog.<=) %s)', largest)), format(size, 'c.data', 'c.old'),
+      rowcast.changed_rows(op, w, '(select * from new_rows limit 129)', '(select * from old_rows limit 129)'),
+      case when joined then 'order by c.place' else '' end);
     many := many || format($query$open parts no scroll for
         select pg_catalog.count(*), %1$s
-          from (select c.data, c.old, case when %2$s operator(pg_catalog.>) %4$s
-                then c.place operator(pg_catalog.+) 1099511627776 else (c.place operator(pg_catalog.-) 1) operator(pg_catalog./) 128 end as part
-              from (%3$s) c offset 0) r
-         group by r.part order by r.part;$query$,
-      format(packed, ''), format(size, 'c.data', 'c.old'), rowcast.changed_rows(op, w, 'new_rows', 'old_rows'), largest);
+          from (select s.*, -- Two more at each large row and after it: a part of its own.
+              pg_catalog.sum(s.large) over (order by s.place) operator(pg_catalog.+)
+              coalesce(pg_catalog.sum(s.large) over (order by s.place rows between unbounded preceding and 1 preceding), 0) as part
+            from (select c.place, c.data, c.old, case when %2$s operator(pg_catalog.>) %4$s then 1 else 0 end as large from (%3$s) c offset 0) s offset 0) r
+         group by r.part, (r.place operator(pg_catalog.-) 1) operator(pg_catalog./) 128 order by pg_catalog.min(r.place);$query$,
+      format(packed, 'order by r.place', ''), format(size, 'c.data', 'c.old'), rowcast.changed_rows(op, w, 'new_rows', 'old_rows'), largest);
   end loop;
   return format($body$
 declare
@@ -124,11 +133,11 @@ begin
     if not pg_catalog.pg_try_advisory_xact_lock_shared(32210705904137076) then
       perform pg_catalog.pg_notify('rowcast_log', '');
     end if;
+    cut := null;
     if changes operator(pg_catalog.=) 1 then
       if old_row operator(pg_catalog.=) '' then
         old_row := null;
       end if;
-      cut := null;
       if %8$s operator(pg_catalog.>) %9$s then
         select c.data, c.old, c.cut into data, old_row, cut from rowcast.cut_change(data, old_row, %10$L, %9$s) c;
       end if;
@@ -137,6 +146,10 @@ begin
     exit when parts is null;
     fetch parts into changes, data, old_row;
   end loop;
+  -- Else it would be open until the transaction ends.
+  if parts is not null then
+    close parts;
+  end if;
   return null;
 end
 $body$, few[1], few[2], few[3], many[1], many[2], many[3], largest, format(size, 'data', 'old_row'), w.max_change_bytes, to_json(w.key),

@@ -26,6 +26,6 @@ begin
   for topic in select w.topic from rowcast.watched w join pg_catalog.pg_class c on c.oid = w.relation loop
     perform rowcast.write_capture(topic);
   end loop;
-  update rowcast.state set version = 1;
+  update rowcast.state set version = 2;
 end
 $$;

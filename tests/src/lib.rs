@@ -7,6 +7,7 @@ pub mod files;
 pub mod follower;
 pub mod http;
 pub mod ledger;
+pub mod log;
 pub mod nginx;
 pub mod numbered;
 pub mod ports;

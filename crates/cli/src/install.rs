@@ -29,6 +29,12 @@ impl Install {
                  to avoid that: alter role rowcast set search_path = public",
             );
         }
+        if schema::is_superuser(&client).await? {
+            say(
+                "this role is a superuser: the owner of a watched table can then become one too, by a cast to json that \
+                 acts when a change is captured; to avoid that, uninstall, and install as an ordinary role",
+            );
+        }
         match schema::install(&mut client, self.listener_role.as_deref()).await? {
             None => say(&format!("installed version {version} of the schema rowcast; next: rowcast watch TABLE")),
             Some(before) if before < version => {

@@ -5,7 +5,7 @@ use service::postgres::describe;
 use tokio_postgres::Client;
 
 /// The version that this tool installs, and the newest that it can talk to.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// One watch, unwatch or installation at a time: what the functions take too.
 const LOCK: i64 = 32_210_705_904_137_077;
@@ -46,6 +46,12 @@ pub async fn has_a_role_of_its_name(client: &Client) -> anyhow::Result<bool> {
     let sql = "select exists (select from pg_catalog.pg_roles r where r.rolname = 'rowcast' and r.rolcanlogin
         and not exists (select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
             where s.setrole = r.oid and c like 'search\\_path=%'))";
+    Ok(client.query_one(sql, &[]).await.map_err(said)?.get(0))
+}
+
+/// Whether the role that is used here is a superuser.
+pub async fn is_superuser(client: &Client) -> anyhow::Result<bool> {
+    let sql = "select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user";
     Ok(client.query_one(sql, &[]).await.map_err(said)?.get(0))
 }
 

@@ -9,6 +9,7 @@ use super::{
     truth::{Event, Snapshot, Tick, Truth},
     violation::{Crime, Violation},
 };
+use crate::log::CHANGES;
 
 /// A query that takes longer finds a database that is struck.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +23,7 @@ const EVENTS: &str = "
     select id, place, xid::text, topic, op::text, key, data, old, cut,
            to_char(at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
            (extract(epoch from at) * 1000)::bigint
-    from rowcast.change
+    from {changes} change
     where xid >= pg_snapshot_xmin($1::text::pg_snapshot) and xid < pg_snapshot_xmax($2::text::pg_snapshot)
       and pg_visible_in_snapshot(xid, $2::text::pg_snapshot) and not pg_visible_in_snapshot(xid, $1::text::pg_snapshot)";
 /// The changes of one tick in order, as the documents put it.
@@ -30,7 +31,7 @@ const ONE_TICK: &str = "
     select e.id, e.place, e.xid::text, e.topic, e.op::text, e.key, e.data, e.old, e.cut,
            to_char(e.at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
            (extract(epoch from e.at) * 1000)::bigint
-    from rowcast.tick t join rowcast.change e
+    from rowcast.tick t join {changes} e
       on pg_visible_in_snapshot(e.xid, t.snapshot) and not pg_visible_in_snapshot(e.xid, t.prev)
      and e.xid >= pg_snapshot_xmin(t.prev)
     where t.id = $1
@@ -105,7 +106,7 @@ impl LogReader {
         let mut read = 0;
         for tick in ticks.iter().step_by(step) {
             let (id, first, count): (i64, u64, u64) = (tick.get(0), number(tick, 1), number(tick, 2));
-            let rows = client.query(ONE_TICK, &[&id]).await?;
+            let rows = client.query(&ONE_TICK.replace("{changes}", CHANGES), &[&id]).await?;
             // A leaf of the ring may have been emptied between the two queries.
             let trimmed = (rows.len() as u64) < count;
             if trimmed {
@@ -137,7 +138,8 @@ impl LogReader {
         let Some(newest) = rows.last() else { return Ok((Vec::new(), Vec::new(), snapshot)) };
         let upto: String = newest.get(2);
         let ticks = rows.iter().map(tick).collect::<anyhow::Result<_>>()?;
-        let rows = timeout(PATIENCE, client.query(EVENTS, &[&snapshot, &upto])).await??;
+        let rows =
+            timeout(PATIENCE, client.query(&EVENTS.replace("{changes}", CHANGES), &[&snapshot, &upto])).await??;
         Ok((ticks, rows.iter().map(event).collect::<anyhow::Result<_>>()?, upto))
     }
 

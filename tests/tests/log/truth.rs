@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use e2e::{
     follower::{Got, Seen},
+    log::CHANGES,
     torture::truth::Snapshot,
 };
 use tokio_postgres::Client;
@@ -49,8 +50,8 @@ impl Truth {
             })
             .collect();
         let mut of_tick: Vec<Vec<((i64, i32), Event)>> = ticks.iter().map(|_| Vec::new()).collect();
-        let sql = "select id, xid::text, topic, op::text, key, cut, data, old, place from rowcast.change";
-        for row in client.query(sql, &[]).await.unwrap() {
+        let sql = format!("select id, xid::text, topic, op::text, key, cut, data, old, place from {CHANGES} c");
+        for row in client.query(&sql, &[]).await.unwrap() {
             let text = |column| row.get::<_, Option<String>>(column).unwrap_or_default();
             let tx: u64 = row.get::<_, String>(1).parse().unwrap();
             let at = ticks.partition_point(|tick| !tick.snapshot.sees(tx));

@@ -64,7 +64,23 @@ pub async fn an_upgrade_writes_the_functions_anew(stage: Stage) {
     stage.sql("create or replace function rowcast.\"capture public.t\"() returns trigger language plpgsql as 'begin return null; end'; update rowcast.state set version = 0").await;
     stage.install().await;
     assert_eq!(stage.value::<String>(body).await, good);
-    assert_eq!(stage.value::<i32>("select version from rowcast.state").await, 1);
+    assert_eq!(stage.value::<i32>("select version from rowcast.state").await, 2);
+}
+
+pub async fn a_log_of_version_1_goes_on_after_the_upgrade(stage: Stage) {
+    stage
+        .sql(
+            "create table t (id int); select rowcast.watch('t', each => 'statement'); insert into t values (1); \
+             alter table rowcast.event drop column changes; alter table rowcast.event alter data set storage extended; \
+             update rowcast.state set version = 1",
+        )
+        .await;
+    stage.install().await;
+    stage.sql("insert into t values (2), (3)").await;
+    assert_eq!(stage.log().await, [1, 2, 3].map(|id| insert(json!({"id": id}))));
+    let compressed = "select count(*) from pg_attribute where attrelid::regclass::text ~ '^rowcast.event(_[0-3])?$' \
+        and attname in ('data', 'old') and attstorage <> 'e'";
+    assert_eq!(stage.value::<i64>(compressed).await, 0);
 }
 
 pub async fn a_newer_schema_is_not_touched(stage: Stage) {
@@ -72,7 +88,7 @@ pub async fn a_newer_schema_is_not_touched(stage: Stage) {
     let error = stage.refused(&files()[0]).await;
     assert_eq!(
         (error.code().code(), error.message()),
-        ("55000", "the schema rowcast has version 1000, and these files are version 1")
+        ("55000", "the schema rowcast has version 1000, and these files are version 2")
     );
     assert_eq!(error.hint(), Some("Install with the newer rowcast."));
 }

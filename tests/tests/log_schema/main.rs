@@ -25,9 +25,11 @@ macro_rules! promises {
     ($each:ident) => {
         $each! {
             each: by_the_statement_the_same_is_logged, columns_may_have_any_name, many_rows_after_one_are_as_quick,
-                only_what_is_too_large_is_looked_at, old_and_new_row_of_many_belong_together, a_large_row_among_small_ones_is_cut_alone,
+                only_what_is_too_large_is_looked_at, old_and_new_row_of_many_belong_together, a_large_row_among_small_ones_is_cut_alone_and_keeps_its_place,
+                a_row_that_a_statement_changes_twice_ends_as_it_is, nothing_of_a_large_statement_stays_open,
                 a_watch_changes_from_rows_to_statements_and_back, where_statements_would_come_out_of_order_they_are_refused;
             installation: it_can_be_installed_twice, psql_installs_it, uninstalling_leaves_no_trace, an_upgrade_writes_the_functions_anew,
+                a_log_of_version_1_goes_on_after_the_upgrade,
                 a_newer_schema_is_not_touched, everything_has_a_comment, another_role_does_not_install_over_it;
             options: only_the_ops_asked_for_are_captured, a_column_that_is_left_out_stays_out, migrations_never_make_writes_fail,
                 of_the_old_row_is_kept_what_was_asked_for, a_change_that_is_too_large_goes_without_its_largest_values,

@@ -66,7 +66,7 @@ pub async fn status_tells_how_the_log_is(stage: Stage) {
     run(&writer, "begin; insert into t values (3)").await;
     let text: String = stage.value("select row_to_json(s)::text from rowcast.status() s").await;
     let status: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(status["version"], 1);
+    assert_eq!(status["version"], 2);
     assert_eq!(status["feed_reason"], "installed");
     assert_eq!((&status["watched"], &status["waiting"], &status["last_offset"]), (&json!(1), &json!(2), &json!(0)));
     assert_eq!(

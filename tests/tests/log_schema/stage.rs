@@ -3,7 +3,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use e2e::postgres::{Durability, PostgresServer};
+use e2e::{
+    log::CHANGES,
+    postgres::{Durability, PostgresServer},
+};
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, error::DbError};
@@ -12,7 +15,7 @@ pub const SETTINGS: &[&str] = &["max_prepared_transactions=5"];
 
 /// Of each transaction all, in the order of their ends.
 const TAKE: &str = "select l.op::text, l.topic, l.key, l.data, l.old, l.cut from \
-    (select e.*, max(e.id) over (partition by e.xid) as last from rowcast.change e where e.id > $1) l order by l.last, l.id, l.place";
+    (select e.*, max(e.id) over (partition by e.xid) as last from {changes} e where e.id > $1) l order by l.last, l.id, l.place";
 
 /// A database with the schema, and a session of the superuser.
 pub struct Stage {
@@ -101,7 +104,7 @@ impl Stage {
     /// The same, with all that a change has.
     pub async fn raw(&self) -> Vec<Value> {
         let mut taken = self.taken.lock().await;
-        let rows = self.client.query(TAKE, &[&*taken]).await.unwrap();
+        let rows = self.client.query(&TAKE.replace("{changes}", CHANGES), &[&*taken]).await.unwrap();
         *taken = self.value("select last_value from rowcast.event_id").await;
         let read = |text: Option<String>| text.map(|text| serde_json::from_str(&text).unwrap());
         let names = ["op", "topic", "key", "data", "old", "cut"];

@@ -64,10 +64,11 @@ impl Reads {
             format!("select {COLUMNS} from rowcast.event e where e.xid = any (($1::text[])::xid8[]) order by e.id");
         // At least one, and then no more than are to be in one answer, whatever their sizes.
         let part = format!(
-            "select {COLUMNS} from (select e.*, sum(e.size) over (order by e.id) - e.size as before from \
+            "select {COLUMNS} from (select e.*, sum(e.size) over (order by e.id) - e.size as before, \
+                 sum(e.changes) over (order by e.id) - e.changes as changes_before from \
                (select {COLUMNS}, {SIZE} from rowcast.event e \
                  where e.xid = ($1::text)::xid8 and e.id > $2 order by e.id limit {PART_EVENTS}) e) e \
-             where e.before < {PART_BYTES} order by e.id"
+             where e.before < {PART_BYTES} and e.changes_before < {PART_EVENTS} order by e.id"
         );
         Ok(Self {
             run: session.prepare(run, &[Type::INT8, Type::INT8]).await?,
