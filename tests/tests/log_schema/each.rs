@@ -128,7 +128,9 @@ pub async fn a_row_that_a_statement_changes_twice_ends_as_it_is(stage: Stage) {
     // The first of the two changes is large, the second is just not; and more than one hash table can
     // hold, with a plan that was made for less.
     for (count, pad) in [(100, "4000 + g"), (30000, "300")] {
-        stage.sql(&format!("insert into t select g, -g, -g, repeat('x', {pad}) from generate_series(1, {count}) g")).await;
+        stage
+            .sql(&format!("insert into t select g, -g, -g, repeat('x', {pad}) from generate_series(1, {count}) g"))
+            .await;
         stage.sql("update up set id = -id where id >= -100; update up set id = -id where id < 0").await;
         let mut last = std::collections::HashMap::new();
         for change in stage.log().await {
