@@ -42,6 +42,8 @@ pub enum Command {
     Idle(Idle),
     /// What a listener carries from the log to Redis after it was away
     Listener(Listener),
+    /// A listener that was down while writers went on: all arrives (only if asked for: ten minutes a run)
+    Away(Away),
     /// What the triggers cost those who write (only if asked for: a quarter of an hour)
     Writers(Writers),
     /// The floor: a bare loop of writes (started by the others)
@@ -86,6 +88,17 @@ pub struct Listener {
     /// Rows of a transaction, one run after the other.
     #[arg(long, default_value = "1,100", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rows: Vec<u32>,
+}
+
+/// An outage of `bench away`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Away {
+    /// Seconds without a listener.
+    #[arg(long, default_value = "600", value_parser = outage, value_name = "S")]
+    pub seconds_away: Duration,
+    /// Rows a second that are written meanwhile, one a transaction.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(8..=20_000))]
+    pub rate: u32,
 }
 
 /// Writers of `bench writers`.
@@ -172,6 +185,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 1..=600) => Ok(Duration::from_secs(seconds)),
         _ => Err("1 to 600 seconds".into()),
+    }
+}
+
+fn outage(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("1 to 3600 seconds".into()),
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod away;
 mod connect;
 mod figure;
 mod floor;

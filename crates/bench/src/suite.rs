@@ -4,7 +4,7 @@ use anyhow::ensure;
 
 use crate::{
     args::{self, Args, Command, Idle, Latency, Listener, Throughput},
-    idle, latency, listener, machine,
+    away, idle, latency, listener, machine,
     pin::Cores,
     report::Report,
     stage::Stage,
@@ -21,6 +21,15 @@ const OWN_FILES: u64 = 100;
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
     if let Some(Command::Writers(what)) = &args.command {
         return writers::run(what, args.seconds).await;
+    }
+    if let Some(Command::Away(what)) = &args.command {
+        let cores = Cores::split(!args.no_pin)?;
+        let mut report = Report::new(machine::describe(), cores.describe(), args.runs, what.seconds_away);
+        for run in 1..=args.runs {
+            say(&format!("run {run} of {}: {} s without a listener", args.runs, what.seconds_away.as_secs()));
+            away::run(&cores, what, &mut report).await?;
+        }
+        return Ok(report);
     }
     let (latency, throughput, idle, listener) = chosen(args);
     let most = [
@@ -84,7 +93,7 @@ fn chosen(args: &Args) -> Chosen {
         Some(Command::Throughput(what)) => (None, Some(what), None, None),
         Some(Command::Idle(what)) => (None, None, Some(what), None),
         Some(Command::Listener(what)) => (None, None, None, Some(what)),
-        Some(Command::Floor(_) | Command::Writers(_)) => (None, None, None, None),
+        Some(Command::Floor(_) | Command::Writers(_) | Command::Away(_)) => (None, None, None, None),
     }
 }
 
