@@ -18,6 +18,19 @@ begin
     raise exception 'the encoding of this database is SQL_ASCII: what its texts mean is not known'
       using errcode = 'feature_not_supported', hint = 'Clients are sent UTF-8. Dump the database and load it into one with encoding UTF8.';
   end if;
+  -- What cannot be told in UTF-8 could not be read from the log, nor anything after it.
+  if pg_catalog.current_setting('server_encoding') <> 'UTF8' then
+    begin
+      if pg_catalog.pg_encoding_max_length(pg_catalog.pg_char_to_encoding(pg_catalog.current_setting('server_encoding'))) > 1 then
+        raise untranslatable_character;
+      end if;
+      perform pg_catalog.convert(pg_catalog.set_byte('\x00', 0, b), pg_catalog.current_setting('server_encoding')::name, 'UTF8')
+        from pg_catalog.generate_series(128, 255) b;
+    exception when untranslatable_character or character_not_in_repertoire then
+      raise exception 'the encoding of this database is %: it has texts that do not exist in UTF-8', pg_catalog.current_setting('server_encoding')
+        using errcode = 'feature_not_supported', hint = 'Clients are sent UTF-8. Dump the database and load it into one with encoding UTF8.';
+    end;
+  end if;
   if owner <> current_user then
     raise exception 'the schema rowcast belongs to %, and this is %', owner, current_user
       using errcode = 'insufficient_privilege', hint = pg_catalog.format('Install as that role: set role %I.', owner);

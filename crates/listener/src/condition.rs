@@ -28,6 +28,8 @@ pub(crate) enum Role {
     Off(&'static str),
     /// Another listener is active; this one takes over when that ends.
     Standby,
+    /// Nobody can be active; why.
+    Blocked(String),
     /// It is the active one; the feed, once clients can see it.
     Leader(Option<FeedId>),
 }
@@ -44,6 +46,7 @@ impl Condition {
         let mut reasons = Vec::new();
         match &self.role {
             Role::Away(why) => reasons.push(format!("PostgreSQL: {why}")),
+            Role::Blocked(why) => reasons.push(why.clone()),
             Role::Standby | Role::Off(_) => {}
             Role::Leader(feed) => {
                 reasons.extend(self.bus.iter().map(|why| format!("bus: {why}")));
@@ -62,7 +65,7 @@ impl Condition {
         let role = match &self.role {
             Role::Away(_) => "not connected".to_owned(),
             Role::Off(why) => (*why).to_owned(),
-            Role::Standby => "standing by".to_owned(),
+            Role::Standby | Role::Blocked(_) => "standing by".to_owned(),
             Role::Leader(Some(feed)) => format!("active, feed {feed}"),
             Role::Leader(None) => "active, no feed yet".to_owned(),
         };

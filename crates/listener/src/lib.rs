@@ -25,6 +25,7 @@ mod publishing;
 mod session;
 mod status;
 mod tail;
+mod wait;
 mod writer;
 
 use std::time::Duration;

@@ -21,6 +21,7 @@ use crate::{
     outage::Outage,
     publishing::Publishing,
     session::{Lost, Session},
+    wait::Wait,
     writer::Writer,
 };
 
@@ -99,16 +100,16 @@ impl Life {
     /// transaction, which would hold up the clean-up of the whole database, nor with LISTEN, which
     /// would hold up that of the notification queue.
     async fn stand_by(&self, session: &Session, lock: LeaderLock, works: &mut impl FnMut()) -> Result<bool, Lost> {
-        let mut said = false;
+        let mut wait = Wait::default();
         loop {
             self.pulse.beat();
             if session.try_lock(lock).await? {
                 return Ok(true);
             }
             works();
-            if !std::mem::replace(&mut said, true) {
-                tracing::info!("another listener is active: standing by");
-                self.condition.send_replace(Condition { role: Role::Standby, bus: None, marked: None });
+            if wait.is_to_look() {
+                let role = wait.role(session.stranger(lock).await?);
+                self.condition.send_replace(Condition { role, bus: None, marked: None });
             }
             tokio::select! {
                 () = sleep(POLL.mul_f64(rand::random_range(0.7..1.3))) => {}

@@ -32,12 +32,30 @@ impl LeaderLock {
 
     /// Whether this session holds it.
     pub(crate) fn held_sql(self) -> String {
+        let holding = self.holding();
+        format!(
+            "select exists (select from pg_catalog.pg_locks l where {holding} and l.pid = pg_catalog.pg_backend_pid())"
+        )
+    }
+
+    /// Who holds it and is no listener, in words; no row if nobody does. Any role of the database may
+    /// take an advisory lock, and whoever keeps this one keeps all listeners from leading. A listener
+    /// has our role, or says by its name that it is one.
+    pub(crate) fn stranger_sql(self) -> String {
+        let holding = self.holding();
+        format!(
+            "select pg_catalog.format('the lock of who leads is held by a session that is no listener: pid %s of role %s', a.pid, a.usename) \
+             from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid where {holding} \
+             and a.usename <> current_user and a.application_name not like 'rowcast%'"
+        )
+    }
+
+    fn holding(self) -> String {
         let (high, low) = (self.key.cast_unsigned() >> 32, self.key.cast_unsigned() & 0xffff_ffff);
         format!(
-            "select exists (select from pg_catalog.pg_locks where locktype = 'advisory' and granted \
-             and classid = '{high}'::oid and objid = '{low}'::oid and objsubid = 1 \
-             and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) \
-             and pid = pg_catalog.pg_backend_pid())"
+            "l.locktype = 'advisory' and l.granted \
+             and l.classid = '{high}'::oid and l.objid = '{low}'::oid and l.objsubid = 1 \
+             and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())"
         )
     }
 

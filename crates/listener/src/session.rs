@@ -151,6 +151,11 @@ impl Session {
         Ok(self.row(&lock.try_sql()).await?.first().is_some_and(|got| got == "t"))
     }
 
+    /// Who keeps the leader's lock from all listeners, in words.
+    pub(crate) async fn stranger(&self, lock: LeaderLock) -> Result<Option<String>, Lost> {
+        Ok(self.row(&lock.stranger_sql()).await?.into_iter().next())
+    }
+
     /// Whether this session still holds the leader's lock, by a round trip.
     pub(crate) async fn holds(&self, lock: LeaderLock) -> Result<bool, Lost> {
         Ok(self.row(&lock.held_sql()).await?.first().is_some_and(|held| held == "t"))

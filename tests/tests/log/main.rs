@@ -23,6 +23,8 @@ mod rss;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]
+mod strangers;
+#[cfg(test)]
 mod truth;
 #[cfg(test)]
 mod watching;

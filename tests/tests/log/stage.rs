@@ -51,7 +51,7 @@ impl Stage<PostgresServer> {
 }
 
 impl<P: Borrow<PostgresServer>> Stage<P> {
-    async fn on(postgres: P) -> Self {
+    pub async fn on(postgres: P) -> Self {
         let database = postgres.borrow().create_database().await.unwrap();
         let stage = Self { postgres, database, redis: RedisServer::start().await.unwrap() };
         stage.install().await;
@@ -62,10 +62,14 @@ impl<P: Borrow<PostgresServer>> Stage<P> {
 
     /// As `cat sql/rowcast/*.sql | psql -1` does.
     pub async fn install(&self) {
+        self.sql(&Self::schema()).await;
+    }
+
+    /// All files of the schema.
+    pub fn schema() -> String {
         let mut files: Vec<_> = std::fs::read_dir(SCHEMA).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        let sql: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
-        self.sql(&sql).await;
+        files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
     }
 
     /// A listener that leads or stands by.

@@ -21,7 +21,7 @@ use super::{
     doorbell::{self, Doorbell, Next},
     out::{Mark, Out},
     press::{Press, changes},
-    session::LogSession,
+    session::{LogSession, SCHEMA_VERSION},
     stored::{self, PART_BYTES, PART_EVENTS, Reads, Tick, Transaction},
     tick::{self, LOOK_TYPES, Look, Position, State, look_and_read_sql, look_sql},
 };
@@ -232,6 +232,9 @@ impl<'a> Capture<'a> {
     fn note(&mut self, look: &Look) -> Result<Option<Tick>, Lost> {
         if look.backend != self.session.backend() {
             return Err(Lost::Pooled);
+        }
+        if look.state.version != SCHEMA_VERSION {
+            return Err(Lost::OtherVersion { installed: look.state.version, wanted: SCHEMA_VERSION });
         }
         self.metrics.log_looks.inc();
         if look.state.feed != self.state.feed || look.state.generation != self.state.generation || look.state.paused {

@@ -29,6 +29,7 @@ use crate::{
     metrics::Metrics,
     outage::Outage,
     session::Lost,
+    wait::Wait,
 };
 use service::postgres::PostgresSettings;
 
@@ -122,16 +123,16 @@ impl LogLife {
     /// Asks for the lock until it is ours.
     async fn stand_by(&mut self, session: &LogSession, backoff: &mut Backoff) -> Result<(), Lost> {
         let sql = LeaderLock::of_log().try_sql();
-        let mut said = false;
+        let (mut wait, stranger) = (Wait::default(), LeaderLock::of_log().stranger_sql());
         loop {
             self.pulse.beat();
             if session.query_one(&sql, &[]).await?.get(0) {
                 return Ok(());
             }
             backoff.reset();
-            if !std::mem::replace(&mut said, true) {
-                tracing::info!("another listener reads the log: standing by");
-                self.be(Role::Standby);
+            if wait.is_to_look() {
+                let stranger = session.query_opt(&stranger, &[]).await?.map(|row| row.get(0));
+                self.be(wait.role(stranger));
                 // Who leads meanwhile knows better.
                 self.held = None;
             }

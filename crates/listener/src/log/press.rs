@@ -1,10 +1,13 @@
 //! From rows of the log to batches of its feed.
 
-use std::{collections::HashMap, slice};
+use std::{borrow::Cow, collections::HashMap, error::Error, slice};
 
 use bytes::BytesMut;
 use protocol::{Batch, Batcher, FeedId, Kind, Micros, Offset, Op, Topic};
-use tokio_postgres::Row;
+use tokio_postgres::{
+    Row,
+    types::{FromSql, Type},
+};
 
 use super::tick::{At, Xid};
 use crate::session::Lost;
@@ -18,6 +21,25 @@ pub(crate) const COLUMN_COUNT: usize = 10;
 /// How many changes these rows of the log are.
 pub(crate) fn changes(rows: &[Row]) -> u64 {
     rows.iter().map(|row| u64::from(row.get::<_, i32>(9).unsigned_abs())).sum()
+}
+
+/// A text that may be no UTF-8, although the database's encoding is: before PostgreSQL 15 a `"char"`
+/// may be any byte. Such a byte becomes U+FFFD; it must not keep all changes after it from everybody.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'a> FromSql<'a> for Text<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(String::from_utf8_lossy(raw)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TEXT
+    }
+}
+
+/// A column of a row of the log; empty where it is null.
+fn text(row: &Row, column: usize) -> Cow<'_, str> {
+    row.get::<_, Option<Text<'_>>>(column).map_or(Cow::Borrowed(""), |text| text.0)
 }
 
 /// The parts of a row of the log that is several changes: see the column `changes` of
@@ -78,8 +100,8 @@ impl Press {
     ) -> Result<(), Lost> {
         let mut offset = first;
         for row in rows {
-            let text = |column| row.get::<_, Option<&str>>(column).unwrap_or_default().as_bytes();
-            let (data, old) = (text(6), text(7));
+            let (data, old) = (text(row, 6), text(row, 7));
+            let (data, old) = (data.as_bytes(), old.as_bytes());
             let count = changes(slice::from_ref(row));
             if count == 1 {
                 self.take_change(row, [data, old], xid, offset, tx_last, out)?;
@@ -111,9 +133,9 @@ impl Press {
         }
         let op = u8::try_from(row.get::<_, i8>(4)).ok().and_then(Op::from_letter);
         let op = op.ok_or(Lost::Strange("a change of an unknown kind"))?;
-        let text = |column| row.get::<_, Option<&str>>(column).unwrap_or_default().as_bytes();
+        let (key, cut) = (text(row, 5), text(row, 8));
         self.scratch.clear();
-        protocol::Row::encode_parts(&mut self.scratch, op, xid.0, tx_last, [text(5), text(8), data, old]);
+        protocol::Row::encode_parts(&mut self.scratch, op, xid.0, tx_last, [key.as_bytes(), cut.as_bytes(), data, old]);
         if !self.batcher.has_room_for(self.scratch.len()) {
             out(self.batcher.take(self.at));
         }

@@ -24,7 +24,7 @@ use tokio_postgres::{
 use crate::session::{Lost, PATIENCE};
 
 /// What `rowcast install` has to have installed.
-const SCHEMA_VERSION: i32 = 2;
+pub(crate) const SCHEMA_VERSION: i32 = 2;
 
 /// So that a leader that nobody can reach does not keep the lock: PostgreSQL ends its session.
 /// Ticks are durable before anything of them is published, so their commits wait for the disk.

@@ -26,7 +26,7 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) async fn load(session: &LogSession) -> Result<Self, Lost> {
         let sql = "select s.feed, s.first_tick, s.cluster, rowcast.cluster(), s.paused_at is not null, s.catalogue, \
-                     (select last_value >> 36 from rowcast.event_id), t.id, t.first + t.events - 1, t.snapshot::text \
+                     (select last_value >> 36 from rowcast.event_id), t.id, t.first + t.events - 1, t.snapshot::text, s.version \
                    from rowcast.state s, lateral \
                      (select * from rowcast.tick t where t.id >= s.first_tick order by t.id desc limit 1) t";
         let row = session.query_opt(sql, &[]).await?.ok_or(Lost::Strange("a log without a tick"))?;
@@ -34,7 +34,13 @@ impl Log {
         Ok(Self {
             first_tick: row.get(1),
             cluster: (row.get(2), row.get(3)),
-            state: State { paused: row.get(4), catalogue: row.get(5), generation: row.get(6), feed: feed.clone() },
+            state: State {
+                paused: row.get(4),
+                version: row.get(10),
+                catalogue: row.get(5),
+                generation: row.get(6),
+                feed: feed.clone(),
+            },
             position: Position { tick: row.get(7), offset: row.get::<_, i64>(8).cast_unsigned(), snapshot: row.get(9) },
             feed: feed.parse().map_err(|_| Lost::Strange("a feed without a proper id"))?,
         })

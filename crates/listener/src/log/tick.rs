@@ -14,6 +14,7 @@ use tokio_postgres::{
 
 use super::{
     press::{COLUMN_COUNT, COLUMNS},
+    session::SCHEMA_VERSION,
     stored::{PART_BYTES, PART_EVENTS},
 };
 use crate::session::Lost;
@@ -50,6 +51,8 @@ pub(crate) struct Look {
 pub(crate) struct State {
     pub(crate) feed: String,
     pub(crate) paused: bool,
+    /// Of the schema: it may be upgraded while we read.
+    pub(crate) version: i32,
     /// Counts changes of what is watched.
     pub(crate) catalogue: i64,
     /// Place of the ring.
@@ -78,7 +81,7 @@ pub(crate) fn new_events(columns: &str, prev: &str, now: &str) -> String {
 /// [`Look`], as JSON: in one column, so that the rows that are changes do not carry it.
 const FOUND: &str = "(select row_to_json(f)::text from (select w.now::text as snapshot, n.events, n.bytes, \
     (extract(epoch from statement_timestamp()) * 1000000)::bigint as at, \
-    s.feed, s.paused, s.catalogue, s.generation, pg_backend_pid() as backend from w, n, s) f)";
+    s.feed, s.paused, s.version, s.catalogue, s.generation, pg_backend_pid() as backend from w, n, s) f)";
 
 /// A look at the log which becomes a tick if there is anything new: one statement, so that what is
 /// counted is what the snapshot shows. Parameters: previous snapshot, tick id, its first offset,
@@ -128,11 +131,11 @@ const WINDOW: &str = "w as materialized (select pg_current_snapshot() as now, ($
 fn tick_sql(generation: i64, found: &str) -> String {
     let leaf = leaf_of(generation);
     format!(
-        "s as materialized (select feed, paused_at is not null as paused, catalogue, \
+        "s as materialized (select feed, paused_at is not null as paused, version, catalogue, \
            (select last_value >> 36 from rowcast.event_id) as generation from rowcast.state), \
          t as (insert into rowcast.tick_{leaf} (id, prev, snapshot, first, events, bytes, at) \
            select $2, w.prev, w.now, $3, n.events, n.bytes, statement_timestamp() from w, n, s \
-           where {found} and s.feed = $4 and s.generation = $5 and not s.paused)"
+           where {found} and s.feed = $4 and s.generation = $5 and not s.paused and s.version = {SCHEMA_VERSION})"
     )
 }
 
