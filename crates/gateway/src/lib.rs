@@ -21,6 +21,7 @@ pub mod metrics;
 mod outbox;
 pub mod ready;
 mod recent;
+mod ring;
 pub mod session;
 pub mod settings;
 pub mod shard;

@@ -232,6 +232,9 @@ async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>) {
     let dirty = Rc::clone(&hub.dirty);
     loop {
         for _ in 0..EVENTS {
+            if hub.with(|hub| hub.is_pressed()) {
+                break;
+            }
             let Ok(event) = events.try_recv() else { break };
             hub.apply(event);
         }

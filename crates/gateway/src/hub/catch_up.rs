@@ -112,7 +112,7 @@ impl Hub {
         let sub = conn.subs.get(key.index as usize).filter(|sub| sub.generation == key.generation)?;
         match &sub.state {
             SubState::Behind(behind) => Some(behind),
-            SubState::Live { .. } | SubState::Held => None,
+            SubState::Live | SubState::Held => None,
         }
     }
 
@@ -235,7 +235,7 @@ impl Hub {
     }
 
     fn is_full(&self, key: ConnKey) -> bool {
-        self.conn(key).is_some_and(|conn| conn.outbox.bytes() > self.settings.queue_bytes / 2)
+        self.conn(key).is_some_and(|conn| conn.full || conn.outbox.bytes() > self.settings.queue_bytes / 2)
     }
 
     /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many. They are complete up

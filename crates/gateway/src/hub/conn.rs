@@ -1,14 +1,17 @@
 use std::{rc::Rc, time::Instant};
 
-use bytes::Bytes;
-use protocol::{Close, FeedId, Offset, Source};
+use protocol::{FeedId, Offset, Source};
 use slab::Slab;
 use tokio::{
     net::TcpStream,
     sync::{Notify, Semaphore},
 };
 
-use crate::{hit::OpenTx, outbox::Outbox, ws};
+use super::stream::Place;
+use crate::{
+    hit::OpenTx,
+    outbox::{Flushed, Outbox},
+};
 
 /// A connection of this shard. The generation tells it from an earlier one in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +34,12 @@ pub(super) struct SubKey {
 pub(super) struct Conn {
     pub generation: u32,
     pub socket: Rc<TcpStream>,
+    /// Where it is in the stream of its live routes, if it has any.
+    pub place: Option<Place>,
+    /// What waits for it alone.
     pub outbox: Outbox,
     pub subs: Slab<Sub>,
-    /// Whether it stands in the queue of those to write to.
+    /// Whether it stands in the queue of those for which something waits alone.
     pub dirty: bool,
     /// Whether its socket is full, and a task waits until it takes more.
     pub full: bool,
@@ -55,8 +61,6 @@ pub(super) struct Conn {
     pub expires: Option<(Instant, &'static str)>,
     /// Watermarks: how often, and when the next is due. Plain endpoints get none.
     pub watermark: Option<(std::time::Duration, Instant)>,
-    /// Routes that the batch in hand has changes for; empty between batches.
-    pub hits: Vec<u32>,
 }
 
 /// One subscription of a connection.
@@ -73,8 +77,8 @@ pub(super) struct Sub {
 /// Where a subscription gets its changes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SubState {
-    /// From its route, as they come; its place among the members.
-    Live { member: u32 },
+    /// From its route, as they come.
+    Live,
     /// From nowhere, for a moment: it is about to become one of the others.
     Held,
     /// From memory or the history, until it has caught up.
@@ -91,11 +95,18 @@ pub(super) struct Behind {
     pub open: Option<OpenTx>,
 }
 
+impl Sub {
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, SubState::Live)
+    }
+}
+
 impl Conn {
     pub fn new(socket: Rc<TcpStream>, generation: u32) -> Self {
         Self {
             generation,
             socket,
+            place: None,
             outbox: Outbox::default(),
             subs: Slab::new(),
             dirty: false,
@@ -109,21 +120,16 @@ impl Conn {
             pinged: Instant::now(),
             expires: None,
             watermark: None,
-            hits: Vec::new(),
         }
     }
 
-    /// Queues whole frames; a connection that is being closed takes none.
-    pub fn push(&mut self, frames: Bytes) {
-        if self.closing.is_none() {
-            self.outbox.push(frames);
-        }
-    }
-
-    /// Queues a close frame as the last thing that is sent.
-    pub fn close(&mut self, close: Close, reason: &str) {
-        self.push(ws::close(close, reason));
-        self.closing.get_or_insert_with(Instant::now);
+    /// Notes what a write came to, and how many bytes it took.
+    pub fn took(&mut self, flushed: Flushed, bytes: usize) {
+        self.stuck_since = match flushed {
+            Flushed::Full if bytes == 0 => self.stuck_since.or_else(|| Some(Instant::now())),
+            Flushed::Full => Some(Instant::now()),
+            Flushed::All | Flushed::Dead => None,
+        };
     }
 
     /// Ends the connection under the session that reads from it.

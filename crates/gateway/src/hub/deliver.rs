@@ -1,4 +1,4 @@
-//! From a feed to the outboxes: a batch is encoded once per route, and its members share the bytes.
+//! From a feed to the rings: a batch is encoded once per route, and everybody on it shares the bytes.
 
 use std::{borrow::Borrow, sync::Arc, time::Instant};
 
@@ -8,12 +8,14 @@ use tracing::error;
 use super::{
     Carried, Hub, PREFERRED, Task, View,
     conn::{Behind, ConnKey, SubKey, SubState},
-    route::{Route, RouteForm, RouteKey},
+    route::{Built, Frames, Route, RouteForm, RouteKey},
+    stream::{Place, Stream},
 };
 use crate::{
     encode::{Encoder, Form},
     feed::{FeedEvent, Start},
     hit::Hit,
+    ring::Mark,
     ws,
 };
 
@@ -47,6 +49,7 @@ impl Hub {
     }
 
     fn start(&mut self, source: Source, start: &Start) {
+        self.settle();
         let view = View::new(start, self.settings.recent_bytes);
         if self.feeds.insert(source, view).is_some() {
             let routes = self.routes_of(source, |_| true);
@@ -75,12 +78,14 @@ impl Hub {
     fn reset_live(&mut self, source: Source, routes: Vec<u32>, reason: ResetReason) {
         let Some(cursor) = self.feeds.get(&source).map(View::cursor) else { return };
         for route in routes {
-            let route = &mut self.routes[route as usize];
-            route.open = None;
-            for member in route.members.clone() {
-                let text =
-                    message::reset(&self.conns[member.conn as usize].subs[member.sub as usize].id, reason, &cursor);
-                self.push(member.conn, ws::text(&text));
+            self.routes[route as usize].open = None;
+            let slots = |stream: &u32| self.streams.get(*stream).slots.iter().map(|slot| slot.conn);
+            let members: Vec<u32> = self.routes[route as usize].streams.iter().flat_map(slots).collect();
+            for index in members {
+                let subs = &self.conns[index as usize].subs;
+                let Some((_, sub)) = subs.iter().find(|(_, sub)| sub.route == route && sub.is_live()) else { continue };
+                let text = message::reset(&sub.id, reason, &cursor);
+                self.push(index, ws::text(&text));
                 self.metrics.reset(reason);
             }
         }
@@ -117,25 +122,132 @@ impl Hub {
             error!(%source, topics = ?broken, first = batch.first, "a batch with malformed changes");
             self.lost_changes(source, &broken);
         }
+        self.put_into_rings(source, hit);
+    }
+
+    /// Hands on what was built: each stream that has one of these routes gets its frames, in order.
+    fn put_into_rings(&mut self, source: Source, hit: Vec<u32>) {
         let mut touched = Vec::new();
-        for &index in &hit {
-            let route = &mut self.routes[index as usize];
-            route.frames.finish();
-            for member in &route.members {
-                let hits = &mut self.conns[member.conn as usize].hits;
+        for &route in &hit {
+            for &stream in &self.routes[route as usize].streams {
+                let hits = &mut self.streams.get_mut(stream).hits;
                 if hits.is_empty() {
-                    touched.push(member.conn);
+                    touched.push(stream);
                 }
-                if hits.last() != Some(&index) {
-                    hits.push(index);
-                }
+                hits.push(route);
             }
         }
-        let behind = Behind { source, feed, after: before, open: None };
-        let delivered = touched.into_iter().map(|index| self.deliver(index, &behind)).sum();
+        let delivered = touched.iter().map(|&stream| self.put_into_ring(source, stream)).sum();
         self.metrics.delivered(delivered);
-        for index in hit {
-            self.routes[index as usize].frames.clear();
+        for route in hit {
+            self.routes[route as usize].frames.clear();
+        }
+        for stream in touched {
+            self.streams.mark_dirty(stream);
+            self.let_the_slowest_fall_behind(stream);
+        }
+    }
+
+    /// How many frames that makes, over all its connections.
+    fn put_into_ring(&mut self, source: Source, stream: u32) -> u64 {
+        let Stream { hits, ring, slots, .. } = self.streams.get_mut(stream);
+        let mark = |route, built: Built| Mark { end: 0, route, source, offset: built.offset, open: built.open };
+        let frames_of = |route: u32| self.routes[route as usize].frames.each();
+        let mut count = 0;
+        match hits[..] {
+            [route] => {
+                for (built, frame) in frames_of(route) {
+                    ring.push(frame, mark(route, built));
+                    count += 1;
+                }
+            }
+            _ => {
+                let all = hits.iter().flat_map(|&route| frames_of(route).map(move |frame| (route, frame)));
+                let mut all: Vec<_> = all.collect();
+                all.sort_by_key(|(_, (built, _))| built.offset);
+                count = all.len();
+                all.into_iter().for_each(|(route, (built, frame))| ring.push(frame, mark(route, built)));
+            }
+        }
+        hits.clear();
+        (count * slots.len()) as u64
+    }
+
+    /// Who is further back than its stream keeps goes on from memory, or from the history. What it has
+    /// been sent a part of is sent to its end first.
+    fn let_the_slowest_fall_behind(&mut self, number: u32) {
+        let stream = self.streams.get(number);
+        let Some(tail) = stream.ring.tail_for(self.settings.queue_bytes) else { return };
+        let slow: Vec<u32> = stream.slots.iter().filter(|slot| slot.position < tail).map(|slot| slot.conn).collect();
+        let all = slow.len() == stream.slots.len();
+        for index in slow {
+            self.fall_behind(index);
+        }
+        // Without connections there is no stream.
+        if !all {
+            self.streams.get_mut(number).ring.trim(tail);
+        }
+    }
+
+    fn fall_behind(&mut self, index: u32) {
+        let Some(place) = self.conns[index as usize].place else { return };
+        let Stream { ring, .. } = self.streams.get(place.stream);
+        let position = self.streams.get(place.stream).slot(place).position;
+        let conn = &mut self.conns[index as usize];
+        // What waits for it alone may say how far it is, so it stays behind what it came after.
+        let until = ring.boundary(position).max(conn.outbox.last_at().unwrap_or(0));
+        conn.outbox.take_along(ring, position, until, 0);
+        let missing: Vec<Mark> = ring.after(until).copied().collect();
+        self.leave_stream(index);
+        self.mark_dirty(index);
+        let conn = &self.conns[index as usize];
+        let key = ConnKey { index, generation: conn.generation };
+        let live = conn.subs.iter().filter(|(_, sub)| sub.is_live());
+        let subs: Vec<SubKey> =
+            live.map(|(sub, it)| SubKey { conn: key, index: sub as u32, generation: it.generation }).collect();
+        for sub in subs {
+            let route = self.conns[index as usize].subs[sub.index as usize].route;
+            let first = missing.iter().find(|mark| mark.route == route);
+            let Some(behind) = self.behind_at(route, first) else { continue };
+            self.metrics.fell_behind();
+            if self.is_of_several_feeds(route, behind.source) {
+                return self.close(key, Close::TryAgainLater, "read too slowly: changes were missed");
+            }
+            self.conns[index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
+            self.tasks.push(Task::CatchUp(sub));
+        }
+        self.restream(index);
+    }
+
+    /// Where a subscription stands that has had everything of its route but this frame and what
+    /// follows it.
+    fn behind_at(&self, route: u32, first: Option<&Mark>) -> Option<Behind> {
+        let route = &self.routes[route as usize];
+        let of_topic = |topic: &Topic| self.carriers.get(topic).copied();
+        let source = first.map(|mark| mark.source).or(route.key.source);
+        let source = source.or_else(|| route.key.topics.iter().find_map(of_topic))?;
+        let view = self.feeds.get(&source)?;
+        let (after, open) = first.map_or((view.last, route.open), |mark| (mark.offset - 1, mark.open));
+        Some(Behind { source, feed: view.feed.clone(), after, open })
+    }
+
+    /// Before a feed takes the place of another: offsets in the rings are of the one before. Who has
+    /// not got everything takes it along.
+    fn settle(&mut self) {
+        let streams: Vec<u32> = self.streams.iter().collect();
+        for stream in streams {
+            let Stream { ring, slots, .. } = self.streams.get_mut(stream);
+            let head = ring.head();
+            let mut lagging = Vec::new();
+            for (slot, it) in slots.iter_mut().enumerate().filter(|(_, slot)| slot.position < head) {
+                let conn = &mut self.conns[it.conn as usize];
+                conn.outbox.take_along(ring, std::mem::replace(&mut it.position, head), head, head);
+                lagging.push((it.conn, Place { stream, slot: slot as u32 }));
+            }
+            for (index, place) in lagging {
+                self.streams.get_mut(stream).set_lagging(place);
+                self.mark_dirty(index);
+            }
         }
     }
 
@@ -184,24 +296,23 @@ impl Hub {
                 }
                 if !route.frames.is_hit() {
                     hit.push(index);
-                    route.frames.open_before = route.open;
+                    route.frames.open = route.open;
                     if route.open.is_some_and(|open| it.is_after(open)) {
                         route.end_tx(encoder, feed);
                     }
                 }
                 if it.row.is_none() {
-                    route.frame(encoder, feed, it, false);
+                    route.frame(encoder, feed, it, None, through);
                 } else if let Some(before) = route.frames.pending.replace(place) {
-                    route.frame(encoder, feed, &hits[before], hits[before].ends_tx(Some(it), through));
+                    route.frame(encoder, feed, &hits[before], Some(it), through);
                 }
             }
         }
         for &index in &hit {
             let route = &mut routes[index as usize];
             let Some(last) = route.frames.pending.take() else { continue };
-            route.frame(encoder, feed, &hits[last], hits[last].ends_tx(None, through));
-            let is_native = route.key.form == RouteForm::Native;
-            route.open = hits[last].then_open(None, through).filter(|_| is_native);
+            route.frame(encoder, feed, &hits[last], None, through);
+            route.open = route.frames.open;
             if route.open.is_some() {
                 open.push(index);
             }
@@ -216,7 +327,7 @@ impl Hub {
                 None => {}
                 Some(_) if route.is_told(lost) => route.open = None,
                 Some(tx) if route.key.source == Some(source) && tx.last <= through => {
-                    route.frames.open_before = route.open;
+                    route.frames.open = route.open;
                     route.end_tx(encoder, feed);
                     hit.push(index);
                 }
@@ -226,66 +337,9 @@ impl Hub {
         hit
     }
 
-    /// Gives a connection the frames of the routes it was hit by; how many. If too much waits for
-    /// it already, its subscriptions fall behind instead.
-    fn deliver(&mut self, index: u32, behind: &Behind) -> u64 {
-        let conn = &mut self.conns[index as usize];
-        let mut hits = std::mem::take(&mut conn.hits);
-        let bytes: usize = hits.iter().map(|&route| self.routes[route as usize].frames.joined.len()).sum();
-        let too_much = conn.closing.is_none()
-            && conn.outbox.bytes() > 0
-            && conn.outbox.bytes() + bytes > self.settings.queue_bytes;
-        let mut delivered = 0;
-        if too_much {
-            self.fall_behind(index, &hits, behind);
-        } else if conn.closing.is_none() {
-            match hits[..] {
-                [route] => {
-                    let frames = &self.routes[route as usize].frames;
-                    conn.push(frames.joined.clone());
-                    delivered = frames.marks.len() as u64;
-                }
-                _ => {
-                    let each = hits.iter().flat_map(|&route| self.routes[route as usize].frames.each());
-                    let mut frames: Vec<_> = each.collect();
-                    frames.sort_by_key(|(offset, _)| *offset);
-                    delivered = frames.len() as u64;
-                    frames.into_iter().for_each(|(_, frame)| conn.push(frame));
-                }
-            }
-            self.mark_dirty(index);
-        }
-        hits.clear();
-        self.conns[index as usize].hits = hits;
-        delivered
-    }
-
-    fn fall_behind(&mut self, index: u32, routes: &[u32], behind: &Behind) {
-        let conn = &self.conns[index as usize];
-        let key = ConnKey { index, generation: conn.generation };
-        let subs: Vec<SubKey> = conn
-            .subs
-            .iter()
-            .filter(|(_, sub)| matches!(sub.state, SubState::Live { .. }) && routes.contains(&sub.route))
-            .map(|(sub, it)| SubKey { conn: key, index: sub as u32, generation: it.generation })
-            .collect();
-        for sub in subs {
-            self.metrics.fell_behind();
-            if self.is_of_several_feeds(sub, behind.source) {
-                return self.close(key, Close::TryAgainLater, "read too slowly: changes were missed");
-            }
-            self.detach(index, sub.index);
-            let it = &mut self.conns[index as usize].subs[sub.index as usize];
-            let open = self.routes[it.route as usize].frames.open_before;
-            it.state = SubState::Behind(Behind { open, ..behind.clone() });
-            self.tasks.push(Task::CatchUp(sub));
-        }
-    }
-
     /// Whether it gets changes of another source too, as a plain endpoint may: then there is no one
     /// place to go on from.
-    fn is_of_several_feeds(&self, sub: SubKey, source: Source) -> bool {
-        let route = self.conns[sub.conn.index as usize].subs[sub.index as usize].route;
+    fn is_of_several_feeds(&self, route: u32, source: Source) -> bool {
         let RouteKey { topics, source: own, .. } = &self.routes[route as usize].key;
         let from_another = |topic: &Topic| matches!(self.carried(topic.as_str()), Carried::By(by) if by != source);
         own.is_none() && topics.iter().any(from_another)
@@ -302,19 +356,31 @@ impl Route {
         !lost.is_empty() && self.key.form == RouteForm::Native && self.has_one_of(lost)
     }
 
-    fn frame<T: Borrow<Topic>>(&mut self, encoder: &mut Encoder, feed: &FeedId, hit: &Hit<T>, tx_end: bool) {
+    /// Builds the frame of a change, which `next` follows, if that is in the same batch.
+    fn frame<T: Borrow<Topic>>(
+        &mut self,
+        encoder: &mut Encoder,
+        feed: &FeedId,
+        hit: &Hit<T>,
+        next: Option<&Hit<T>>,
+        through: Offset,
+    ) {
         let form = match self.key.form {
             RouteForm::Plain(wrap) => Form::Plain(wrap),
             RouteForm::Native => Form::Native(message::Addressee::Route(self.id)),
         };
-        encoder.frame(&mut self.frames.building, form, feed, hit, tx_end);
-        self.frames.marks.push((hit.offset(), self.frames.building.len()));
+        let Frames { building, built, open, .. } = &mut self.frames;
+        encoder.frame(building, form, feed, hit, hit.ends_tx(next, through));
+        built.push(Built { offset: hit.offset(), end: building.len(), open: *open });
+        let is_native = self.key.form == RouteForm::Native;
+        *open = hit.then_open(next, through).filter(|_| is_native);
     }
 
     /// Ends its open transaction. Only native ones have any.
     fn end_tx(&mut self, encoder: &mut Encoder, feed: &FeedId) {
-        let Some(open) = self.open.take() else { return };
-        encoder.tx_end(&mut self.frames.building, message::Addressee::Route(self.id), feed, open);
-        self.frames.marks.push((open.last, self.frames.building.len()));
+        let Some(ended) = self.open.take() else { return };
+        let Frames { building, built, open, .. } = &mut self.frames;
+        encoder.tx_end(building, message::Addressee::Route(self.id), feed, ended);
+        built.push(Built { offset: ended.last, end: building.len(), open: open.take() });
     }
 }

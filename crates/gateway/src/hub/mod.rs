@@ -1,15 +1,16 @@
 //! The part of the gateway that knows which connection wants which topic. One a shard, owned by
 //! the shard's thread: no locks.
 //!
-//! A batch is encoded once per route; its members get references to the same memory. What waits
-//! for a socket is bounded: a subscription whose connection has too much waiting leaves its route
-//! and falls behind, and is brought back by the same steps that serve a client that resumes
+//! A batch is encoded once per route, and goes once into the ring of each [`stream`]: connections
+//! with equal routes, each of which is a position in it. What the ring keeps is bounded: who is not
+//! that far falls behind, and is brought back by the same steps that serve a client that resumes
 //! ([`catch_up`]): from memory, then from the history, then by a `reset`.
 
 mod catch_up;
 mod conn;
 mod deliver;
 mod route;
+mod stream;
 mod subscribe;
 mod tick;
 mod view;
@@ -31,6 +32,7 @@ use crate::{encode::Encoder, feed::FeedEvent, historian::Historian, metrics::Met
 use catch_up::Step;
 use conn::{Conn, SubKey};
 use route::{Route, RouteKey};
+use stream::Streams;
 use view::View;
 
 pub use conn::ConnKey;
@@ -45,7 +47,8 @@ const PREFERRED: [Source; 2] = [Source::Log, Source::Notify];
 /// Limits and habits of a hub.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
-    /// Bytes that may wait for one socket before its subscriptions fall behind.
+    /// Bytes that a stream keeps for those of its connections that are slower than the others, and
+    /// of answers to one connection; past that its subscriptions fall behind.
     pub queue_bytes: usize,
     /// Bytes of recent changes kept in memory, per source.
     pub recent_bytes: usize,
@@ -78,6 +81,7 @@ pub struct Hub {
     /// That of the newest connection or subscription.
     generation: u32,
     routes: Slab<Route>,
+    streams: Streams,
     route_keys: HashMap<RouteKey, u32>,
     by_topic: HashMap<Topic, Vec<u32>>,
     /// Routes that have an open transaction.
@@ -85,7 +89,7 @@ pub struct Hub {
     feeds: HashMap<Source, View>,
     /// Which source a topic is taken from: what the catalogues say together.
     carriers: HashMap<Topic, Source>,
-    /// Who has something to be written.
+    /// Who has something to be written that is not its stream's.
     sweep: VecDeque<ConnKey>,
     encoder: Encoder,
     tasks: Vec<Task>,
@@ -112,6 +116,7 @@ impl HubHandle {
             conns: Slab::new(),
             generation: 0,
             routes: Slab::new(),
+            streams: Streams::default(),
             route_keys: HashMap::new(),
             by_topic: HashMap::new(),
             open: Vec::new(),
@@ -135,7 +140,7 @@ impl HubHandle {
                 Task::CatchUp(sub) => drop(tokio::task::spawn_local(self.clone().bring_up_to_date(sub))),
             }
         }
-        if !hub.sweep.is_empty() {
+        if hub.has_to_write() {
             self.dirty.notify_one();
         }
         result
@@ -166,6 +171,9 @@ impl Hub {
         if self.conn(key).is_none() {
             return;
         }
+        self.leave_stream(key.index);
+        // So that it joins no other stream on the way.
+        self.conns[key.index as usize].closing.get_or_insert_with(Instant::now);
         let subs: Vec<u32> = self.conns[key.index as usize].subs.iter().map(|(sub, _)| sub as u32).collect();
         for sub in subs {
             self.remove_sub(key.index, sub);
@@ -196,17 +204,35 @@ impl Hub {
         }
     }
 
+    /// Queues whole frames behind everything that waits for the connection; one that is being closed
+    /// takes none.
     fn push(&mut self, index: u32, frames: Bytes) {
-        self.conns[index as usize].push(frames);
+        let conn = &mut self.conns[index as usize];
+        if conn.closing.is_some() {
+            return;
+        }
+        let at = match conn.place {
+            None => 0,
+            Some(place) => {
+                let stream = self.streams.get_mut(place.stream);
+                stream.set_lagging(place);
+                stream.ring.head()
+            }
+        };
+        conn.outbox.push(at, frames);
         self.mark_dirty(index);
     }
 
     /// Says goodbye. The connection is cut when the client has answered, or after a while.
     pub fn close(&mut self, key: ConnKey, close: Close, reason: &str) {
-        let Some(conn) = self.conn_mut(key).filter(|conn| conn.closing.is_none()) else { return };
-        conn.close(close, reason);
+        if self.conn(key).is_none_or(|conn| conn.closing.is_some()) {
+            return;
+        }
+        self.push(key.index, ws::close(close, reason));
+        self.conns[key.index as usize].closing = Some(Instant::now());
+        // What is to be sent before the goodbye goes along.
+        self.restream(key.index);
         self.metrics.closed(close);
-        self.mark_dirty(key.index);
     }
 
     /// The client has said goodbye: answer it if it was the first to do so, then hang up.

@@ -1,9 +1,11 @@
 use std::rc::Rc;
 
-use bytes::Bytes;
 use protocol::{Offset, Source, Topic, config::Wrap};
 
 use crate::hit::OpenTx;
+
+/// Of the scratch space of each route.
+const KEPT_BYTES: usize = 4 * 1024;
 
 /// One distinct subscription. Connections with equal ones share it, and its frames.
 #[derive(Debug)]
@@ -13,8 +15,8 @@ pub(super) struct Route {
     pub key: RouteKey,
     /// Subscriptions that hold it, live or behind.
     pub subs: usize,
-    /// Those that are live.
-    pub members: Vec<Member>,
+    /// Streams that have it.
+    pub streams: Vec<u32>,
     /// The transaction that its last change was of, if that goes on.
     pub open: Option<OpenTx>,
     /// Frames of the batch in hand.
@@ -41,52 +43,49 @@ pub(super) enum RouteForm {
     Native,
 }
 
-/// A subscription on a route.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Member {
-    pub conn: u32,
-    pub sub: u32,
-}
-
-/// The frames that a batch has for a route: one piece of memory for everybody on it.
+/// The frames that a batch has for a route, on their way to the rings of its streams.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     pub building: Vec<u8>,
-    /// Where the frame of each change ends.
-    pub marks: Vec<(Offset, usize)>,
+    /// The frame of each change: where it ends.
+    pub built: Vec<Built>,
     /// The change of the batch, by its place in it, that is encoded once it is known whether it is
     /// the last of its transaction.
     pub pending: Option<usize>,
-    /// The route's open transaction before the batch.
-    pub open_before: Option<OpenTx>,
-    pub joined: Bytes,
+    /// The route's open transaction after what is built.
+    pub open: Option<OpenTx>,
+}
+
+/// A frame that was built.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Built {
+    pub offset: Offset,
+    pub end: usize,
+    /// The open transaction before it.
+    pub open: Option<OpenTx>,
 }
 
 impl Frames {
     /// Whether the batch has something for the route.
     pub fn is_hit(&self) -> bool {
-        !self.marks.is_empty() || self.pending.is_some()
-    }
-
-    /// Makes what was built shareable.
-    pub fn finish(&mut self) {
-        self.joined = std::mem::take(&mut self.building).into();
+        !self.built.is_empty() || self.pending.is_some()
     }
 
     /// The frames one by one.
-    pub fn each(&self) -> impl Iterator<Item = (Offset, Bytes)> {
+    pub fn each(&self) -> impl Iterator<Item = (Built, &[u8])> {
         let mut start = 0;
-        self.marks.iter().map(move |&(offset, end)| {
-            let frame = self.joined.slice(start..end);
-            start = end;
-            (offset, frame)
+        self.built.iter().map(move |built| {
+            let frame = &self.building[start..built.end];
+            start = built.end;
+            (*built, frame)
         })
     }
 
-    /// Lets go of the memory.
+    /// Forgets them; one large batch is no reason to hold its size for ever.
     pub fn clear(&mut self) {
-        self.marks.clear();
-        self.open_before = None;
-        self.joined = Bytes::new();
+        self.built.clear();
+        self.building.clear();
+        self.building.shrink_to(KEPT_BYTES);
+        self.open = None;
     }
 }

@@ -11,7 +11,7 @@ use protocol::{
 use super::{
     Hub, PREFERRED, Step, Task, View,
     conn::{Behind, ConnKey, Sub, SubKey, SubState},
-    route::{Frames, Member, Route, RouteForm, RouteKey},
+    route::{Frames, Route, RouteForm, RouteKey},
 };
 
 /// Why a subscription is refused.
@@ -247,8 +247,8 @@ impl Hub {
         }
         let id = self.next_route;
         self.next_route += 1;
-        let (members, frames) = (Vec::new(), Frames::default());
-        let route = Route { id, key: key.clone(), subs: 1, members, open: None, frames };
+        let (streams, frames) = (Vec::new(), Frames::default());
+        let route = Route { id, key: key.clone(), subs: 1, streams, open: None, frames };
         let index = self.routes.insert(route) as u32;
         for topic in key.topics.iter() {
             self.by_topic.entry(topic.clone()).or_default().push(index);
@@ -278,21 +278,16 @@ impl Hub {
 
     /// Makes a subscription live: from the next batch on it gets what its route gets.
     pub(super) fn attach(&mut self, conn: u32, sub: u32) {
-        let it = &mut self.conns[conn as usize].subs[sub as usize];
-        let members = &mut self.routes[it.route as usize].members;
-        it.state = SubState::Live { member: members.len() as u32 };
-        members.push(Member { conn, sub });
+        self.conns[conn as usize].subs[sub as usize].state = SubState::Live;
+        self.restream(conn);
     }
 
-    /// Takes a subscription off its route's members, if it is one.
-    pub(super) fn detach(&mut self, conn: u32, sub: u32) {
+    /// Takes a subscription that is live off its route.
+    fn detach(&mut self, conn: u32, sub: u32) {
         let it = &mut self.conns[conn as usize].subs[sub as usize];
-        let SubState::Live { member } = it.state else { return };
-        it.state = SubState::Held;
-        let members = &mut self.routes[it.route as usize].members;
-        members.swap_remove(member as usize);
-        if let Some(moved) = members.get(member as usize).copied() {
-            self.conns[moved.conn as usize].subs[moved.sub as usize].state = SubState::Live { member };
+        if it.is_live() {
+            it.state = SubState::Held;
+            self.restream(conn);
         }
     }
 
@@ -324,7 +319,7 @@ impl Hub {
         // Until the reset has arrived the client's own cursor is the one to keep.
         let own = match &it.state {
             SubState::Behind(Behind { feed, after, .. }) => Cursor::new(feed.clone(), *after),
-            SubState::Live { .. } | SubState::Held => here,
+            SubState::Live | SubState::Held => here,
         };
         self.answer(key.index, sub, &own, false);
         self.push(key.index, crate::ws::text(&text));

@@ -57,12 +57,11 @@ impl Hub {
             return;
         }
         // A ping when it has been silent for the interval: one that says something needs none.
-        let mut wrote = false;
         if silent >= ping && now.duration_since(conn.pinged) >= ping {
             conn.pinged = now;
-            conn.push(ws::ping());
-            wrote = true;
+            self.push(key.index, ws::ping());
         }
+        let Some(conn) = self.conn(key) else { return };
         if let Some((every, due)) = conn.watermark
             && due <= now
         {
@@ -78,20 +77,20 @@ impl Hub {
                 conn.watermark = Some((every, now + every));
             }
         }
-        if wrote {
-            self.mark_dirty(key.index);
-        }
     }
 
     /// Whether a connection has subscriptions on the feed of a source, and all of them are live. The
     /// watermark of another one would be taken for a cursor of its own.
     fn is_up_to_date_on(&self, key: ConnKey, source: Source) -> bool {
         let Some(conn) = self.conn(key) else { return false };
+        // What it has not got yet is before the watermark.
+        if conn.place.is_some_and(|place| !self.streams.get(place.stream).is_at_head(place)) {
+            return false;
+        }
         let Some(View { untold, .. }) = self.feeds.get(&source) else { return false };
         let route = |sub: &Sub| &self.routes[sub.route as usize];
         let mut on_it = conn.subs.iter().filter(|(_, sub)| route(sub).key.source == Some(source));
-        let is_live =
-            |(_, sub): (usize, &Sub)| matches!(sub.state, SubState::Live { .. }) && !route(sub).has_one_of(untold);
+        let is_live = |(_, sub): (usize, &Sub)| matches!(sub.state, SubState::Live) && !route(sub).has_one_of(untold);
         on_it.next().is_some_and(is_live) && on_it.all(is_live)
     }
 }

@@ -43,55 +43,63 @@ impl Hub {
         }
     }
 
+    /// Whether something waits for a socket that may take it.
+    pub fn has_to_write(&self) -> bool {
+        !self.sweep.is_empty() || !self.streams.is_idle()
+    }
+
+    /// Whether more waits for the next sockets of the sweep than they should be made to wait for.
+    pub fn is_pressed(&self) -> bool {
+        self.streams.is_pressed(self.settings.queue_bytes / 2)
+    }
+
     /// Writes to the next few connections that have something waiting, each everything it has.
     /// Whether more wait.
     pub fn flush_some(&mut self, count: usize) -> bool {
-        let mut total = 0;
-        for _ in 0..count {
+        // Answers do not wait for the changes of others, nor these for a herd of answers.
+        let alone = self.sweep.len().min(count / 2);
+        let mut total = self.sweep_streams(count - alone);
+        for _ in 0..alone {
             let Some(key) = self.sweep.pop_front() else { break };
             let Some(conn) = self.conn_mut(key) else { continue };
             conn.dirty = false;
             let Some((flushed, written)) = self.flush(key) else { continue };
             total += written;
-            if flushed == Flushed::Full
-                && let Some(conn) = self.conn_mut(key)
-            {
-                conn.full = true;
+            if flushed == Flushed::Full {
                 self.tasks.push(Task::Flush(key));
             }
         }
         // Once for all of them: the counter is shared between the shards.
         self.metrics.written(total);
-        !self.sweep.is_empty()
+        self.has_to_write()
     }
 
     /// Goes on writing to a socket that was full. Whether it still is.
     pub(super) fn flush_full(&mut self, key: ConnKey) -> bool {
         let Some((flushed, written)) = self.flush(key) else { return false };
         self.metrics.written(written);
-        let full = flushed == Flushed::Full;
-        if !full && let Some(conn) = self.conn_mut(key) {
-            conn.full = false;
-        }
-        full
+        flushed == Flushed::Full
     }
 
     fn flush(&mut self, key: ConnKey) -> Option<(Flushed, usize)> {
         let low = self.settings.queue_bytes / 2;
         let conn = self.conns.get_mut(key.index as usize).filter(|conn| conn.generation == key.generation)?;
-        let (flushed, written) = conn.outbox.flush(&conn.socket);
+        let place = conn.place;
+        let (flushed, written) = match place.map(|place| (place, self.streams.get_mut(place.stream))) {
+            None => conn.outbox.flush(&conn.socket, None, &mut 0),
+            Some((place, stream)) => {
+                let mut position = stream.slot(place).position;
+                let flushed = conn.outbox.flush(&conn.socket, Some(&stream.ring), &mut position);
+                stream.slot_mut(place).position = position;
+                flushed
+            }
+        };
         if conn.full && written > 0 {
             // It reads, however slowly; its pong may have to wait behind all that.
             conn.heard = Instant::now();
         }
-        if flushed == Flushed::Dead {
-            conn.outbox = Outbox::default();
-        }
-        conn.stuck_since = match flushed {
-            Flushed::Full if written == 0 => conn.stuck_since.or_else(|| Some(Instant::now())),
-            Flushed::Full => Some(Instant::now()),
-            Flushed::All | Flushed::Dead => None,
-        };
+        conn.took(flushed, written);
+        conn.full = flushed == Flushed::Full;
         if conn.outbox.bytes() <= low
             && let Some(room) = conn.room.take()
         {
@@ -99,6 +107,15 @@ impl Hub {
         }
         if flushed == Flushed::Dead || (flushed == Flushed::All && conn.said_goodbye) {
             conn.cut();
+        }
+        match (flushed, place) {
+            (Flushed::Dead, _) => {
+                conn.outbox = Outbox::default();
+                conn.closing.get_or_insert_with(Instant::now);
+                self.leave_stream(key.index);
+            }
+            (Flushed::All, Some(place)) => self.streams.get_mut(place.stream).has_caught_up(place),
+            (Flushed::All, None) | (Flushed::Full, _) => {}
         }
         Some((flushed, written))
     }

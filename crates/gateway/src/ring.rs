@@ -1,0 +1,192 @@
+//! The frames that a set of connections gets: once in memory, however many read them, each at its
+//! own pace. A reader is a position, in bytes since the ring began; between two writes it may lie
+//! within a frame.
+
+use std::collections::VecDeque;
+
+use protocol::{Offset, Source};
+
+use crate::hit::OpenTx;
+
+/// A chunk takes more until it has this many bytes. So what waits for a reader is mostly one slice.
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ring {
+    chunks: VecDeque<Chunk>,
+    marks: VecDeque<Mark>,
+    /// Where the first chunk begins.
+    tail: u64,
+    /// Where the next frame begins.
+    head: u64,
+}
+
+/// Whole frames, one behind the other.
+#[derive(Debug)]
+struct Chunk {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+/// A frame, and what a reader that has not had it needs to go on from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Where it ends.
+    pub end: u64,
+    /// Whose it is.
+    pub route: u32,
+    /// Where the change came from.
+    pub source: Source,
+    /// Its change.
+    pub offset: Offset,
+    /// The route's transaction before this frame, if it was to go on.
+    pub open: Option<OpenTx>,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+impl Ring {
+    /// Where the next frame will begin.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Bytes in memory.
+    pub fn len(&self) -> usize {
+        (self.head - self.tail) as usize
+    }
+
+    /// Appends a frame. The end of its mark is set here.
+    pub fn push(&mut self, frame: &[u8], mark: Mark) {
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.bytes.len() + frame.len() <= CHUNK_BYTES => chunk.bytes.extend_from_slice(frame),
+            _ => self.chunks.push_back(Chunk { start: self.head, bytes: frame.to_vec() }),
+        }
+        self.head += frame.len() as u64;
+        self.marks.push_back(Mark { end: self.head, ..mark });
+    }
+
+    /// What follows a position, as far as it lies together in memory; nothing at the head.
+    pub fn from(&self, position: u64) -> &[u8] {
+        let after = self.chunks.partition_point(|chunk| chunk.end() <= position);
+        let Some(chunk) = self.chunks.get(after) else { return &[] };
+        // Nobody stays before the tail: see `trim`.
+        chunk.bytes.get(position.saturating_sub(chunk.start) as usize..).unwrap_or_default()
+    }
+
+    /// A copy of what lies between two positions.
+    pub fn copy(&self, mut from: u64, until: u64) -> Vec<u8> {
+        let mut copy = Vec::with_capacity((until - from) as usize);
+        while from < until {
+            let next = self.from(from);
+            let next = &next[..next.len().min((until - from) as usize)];
+            if next.is_empty() {
+                break;
+            }
+            copy.extend_from_slice(next);
+            from += next.len() as u64;
+        }
+        copy
+    }
+
+    /// Where the frame ends that a position lies within; the position itself if it is between two.
+    pub fn boundary(&self, position: u64) -> u64 {
+        if self.chunks.iter().any(|chunk| chunk.start == position) {
+            return position;
+        }
+        let mark = self.marks.partition_point(|mark| mark.end < position);
+        self.marks.get(mark).map_or(self.head, |mark| mark.end)
+    }
+
+    /// The frames after a boundary, in order.
+    pub fn after(&self, boundary: u64) -> impl Iterator<Item = &Mark> {
+        self.marks.range(self.marks.partition_point(|mark| mark.end <= boundary)..)
+    }
+
+    /// Where the tail would be if about so many bytes were kept; `None` if no more are here. The
+    /// newest chunk is always kept.
+    pub fn tail_for(&self, keep: usize) -> Option<u64> {
+        let mut tail = self.tail;
+        for chunk in self.chunks.iter().take(self.chunks.len().saturating_sub(1)) {
+            if (self.head - tail) as usize <= keep {
+                break;
+            }
+            tail = chunk.end();
+        }
+        (tail > self.tail).then_some(tail)
+    }
+
+    /// Forgets what lies before a tail that [`Ring::tail_for`] has told. Nobody may read from before
+    /// it then.
+    pub fn trim(&mut self, tail: u64) {
+        self.chunks.drain(..self.chunks.partition_point(|chunk| chunk.end() <= tail));
+        self.marks.drain(..self.marks.partition_point(|mark| mark.end <= tail));
+        self.tail = tail;
+    }
+
+    /// Forgets everything: all readers are at the head. An idle ring holds no memory.
+    pub fn clear(&mut self) {
+        *self = Self { head: self.head, tail: self.head, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(offset: Offset) -> Mark {
+        Mark { end: 0, route: 1, source: Source::Log, offset, open: None }
+    }
+
+    fn filled(frames: u64, bytes: usize) -> Ring {
+        let mut ring = Ring::default();
+        for offset in 1..=frames {
+            ring.push(&vec![offset as u8; bytes], mark(offset));
+        }
+        ring
+    }
+
+    #[test]
+    fn a_reader_gets_every_byte_from_wherever_it_is() {
+        let ring = filled(200, 1000);
+        assert_eq!(ring.len(), 200_000);
+        for position in [0, 1, 999, 1000, 32_000, 32_001, 199_999] {
+            let rest = ring.copy(position, ring.head());
+            assert_eq!(rest.len() as u64, 200_000 - position);
+            assert!(rest.iter().enumerate().all(|(at, byte)| *byte == ((position + at as u64) / 1000 + 1) as u8));
+        }
+        assert!(ring.from(ring.head()).is_empty());
+    }
+
+    #[test]
+    fn a_boundary_is_the_end_of_the_frame_that_a_reader_is_within() {
+        let ring = filled(100, 1000);
+        let cases = [(0, 0), (1, 1000), (999, 1000), (1000, 1000), (31_500, 32_000), (100_000, 100_000)];
+        for (position, boundary) in cases {
+            assert_eq!(ring.boundary(position), boundary, "{position}");
+        }
+        assert_eq!(ring.after(2000).next().map(|mark| mark.offset), Some(3));
+        assert_eq!(ring.after(100_000).next(), None);
+    }
+
+    #[test]
+    fn the_oldest_chunks_go_and_the_newest_stays() {
+        let mut ring = filled(100, 1000);
+        assert_eq!(ring.tail_for(100_000), None);
+        let tail = ring.tail_for(50_000).unwrap();
+        assert_eq!(tail, 64_000, "whole chunks");
+        ring.trim(tail);
+        assert_eq!((ring.len(), ring.boundary(tail)), (36_000, tail));
+        assert_eq!(ring.after(tail).next().map(|mark| mark.offset), Some(65));
+        assert_eq!(filled(1, 90_000).tail_for(10), None);
+        ring.clear();
+        assert_eq!((ring.len(), ring.head()), (0, 100_000));
+        ring.push(&[7; 5], mark(101));
+        assert_eq!(ring.from(100_000), [7; 5]);
+    }
+}
