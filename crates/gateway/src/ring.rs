@@ -73,9 +73,9 @@ impl Ring {
 
     /// What follows a position, as far as it lies together in memory; nothing at the head.
     pub fn from(&self, position: u64) -> &[u8] {
+        debug_assert!(position >= self.tail, "nobody stays before the tail");
         let after = self.chunks.partition_point(|chunk| chunk.end() <= position);
         let Some(chunk) = self.chunks.get(after) else { return &[] };
-        // Nobody stays before the tail: see `trim`.
         chunk.bytes.get(position.saturating_sub(chunk.start) as usize..).unwrap_or_default()
     }
 

@@ -129,6 +129,7 @@ impl Stream {
 
     fn forget_what_all_have(&mut self) {
         if self.lagging == 0 && self.remaining == 0 {
+            debug_assert!(self.slots.iter().all(|slot| slot.position == self.ring.head()), "all have all");
             self.ring.clear();
         }
     }
@@ -178,6 +179,8 @@ impl Hub {
         conn.place = Some(Place { stream: number, slot: stream.slots.len() as u32 });
         stream.slots.push(Slot { socket: Rc::clone(&conn.socket), conn: index, lags, position });
         stream.lagging += usize::from(lags);
+        // The sweep may pass it on its way round.
+        stream.remaining += usize::from(stream.remaining > 0);
     }
 
     /// Takes a connection out of its stream; what waits for it there is given up.
