@@ -9,6 +9,7 @@
 mod catch_up;
 mod conn;
 mod deliver;
+mod round;
 mod route;
 mod stream;
 mod subscribe;

@@ -7,7 +7,7 @@ use std::{collections::HashMap, rc::Rc};
 use slab::Slab;
 use tokio::net::TcpStream;
 
-use super::{Hub, Task, conn::ConnKey};
+use super::{Hub, Task, conn::ConnKey, round::Round};
 use crate::{outbox::Flushed, ring::Ring};
 
 /// Sockets of one stream that are written to before it is another stream's turn.
@@ -31,11 +31,9 @@ pub(super) struct Stream {
     pub slots: Vec<Slot>,
     /// Routes that the batch in hand has frames for; empty between batches.
     pub hits: Vec<u32>,
-    /// The next one to be written to.
-    cursor: usize,
-    /// How many have not been looked at since the ring has grown. The sweep goes round and round:
-    /// each socket gets everything up to the head at the moment it is written to.
-    remaining: usize,
+    /// The sweep goes round and round: each socket gets everything up to the head at the moment it is
+    /// written to.
+    round: Round,
     /// How many are not the sweep's.
     lagging: usize,
     /// Whether it stands in the queue.
@@ -76,7 +74,7 @@ impl Streams {
     /// Whether so many bytes wait somewhere for sockets that may well take them: nothing more should
     /// be taken in before these had their turn.
     pub fn is_pressed(&self, bytes: usize) -> bool {
-        let waits = |stream: &Stream| stream.dirty && stream.remaining > 0 && stream.ring.len() > bytes;
+        let waits = |stream: &Stream| stream.dirty && !stream.round.is_over() && stream.ring.len() > bytes;
         self.dirty.iter().any(|stream| self.all.get(*stream as usize).is_some_and(waits))
     }
 
@@ -87,7 +85,7 @@ impl Streams {
     /// The stream's ring has grown: everybody of it is to be looked at.
     pub fn mark_dirty(&mut self, stream: u32) {
         let it = &mut self.all[stream as usize];
-        it.remaining = it.slots.len();
+        it.round.begin(it.slots.len());
         if !it.dirty {
             it.dirty = true;
             self.dirty.push_back(stream);
@@ -128,7 +126,7 @@ impl Stream {
     }
 
     fn forget_what_all_have(&mut self) {
-        if self.lagging == 0 && self.remaining == 0 {
+        if self.lagging == 0 && self.round.is_over() {
             debug_assert!(self.slots.iter().all(|slot| slot.position == self.ring.head()), "all have all");
             self.ring.clear();
         }
@@ -179,8 +177,7 @@ impl Hub {
         conn.place = Some(Place { stream: number, slot: stream.slots.len() as u32 });
         stream.slots.push(Slot { socket: Rc::clone(&conn.socket), conn: index, lags, position });
         stream.lagging += usize::from(lags);
-        // The sweep may pass it on its way round.
-        stream.remaining += usize::from(stream.remaining > 0);
+        stream.round.grown();
     }
 
     /// Takes a connection out of its stream; what waits for it there is given up.
@@ -220,14 +217,11 @@ impl Hub {
             };
             let mut turn = TURN.min(budget);
             budget -= turn;
-            while turn > 0 && stream.remaining > 0 {
-                if stream.cursor >= stream.slots.len() {
-                    stream.cursor = 0;
-                }
-                let slot = &mut stream.slots[stream.cursor];
-                let place = Place { stream: number, slot: stream.cursor as u32 };
-                stream.cursor += 1;
-                stream.remaining -= 1;
+            while turn > 0
+                && let Some(next) = stream.round.next(stream.slots.len())
+            {
+                let slot = &mut stream.slots[next];
+                let place = Place { stream: number, slot: next as u32 };
                 if slot.lags || slot.position == stream.ring.head() {
                     continue;
                 }
@@ -245,10 +239,10 @@ impl Hub {
                     self.tasks.push(Task::Flush(ConnKey { index, generation: conn.generation }));
                 }
             }
-            if stream.remaining > 0 {
+            stream.dirty = !stream.round.is_over();
+            if stream.dirty {
                 self.streams.dirty.push_back(number);
             } else {
-                stream.dirty = false;
                 stream.forget_what_all_have();
             }
         }
@@ -263,8 +257,7 @@ impl Stream {
             ring: Ring::default(),
             slots: Vec::new(),
             hits: Vec::new(),
-            cursor: 0,
-            remaining: 0,
+            round: Round::default(),
             lagging: 0,
             dirty: false,
         }
