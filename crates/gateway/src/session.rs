@@ -227,12 +227,12 @@ impl Session {
             Incoming::Ping(payload) => self.shared.hub.with(|hub| hub.send(self.key, ws::pong(&payload))),
             // Plain endpoints are one-way: what their front ends send is nobody's concern.
             Incoming::Text(text) if matches!(self.door, Door::Native) => self.take_message(&text).await,
-            Incoming::Binary if matches!(self.door, Door::Native) => {
+            Incoming::Binary(_) if matches!(self.door, Door::Native) => {
                 let reason = "this protocol is JSON in text frames";
                 self.shared.hub.with(|hub| hub.close(self.key, Close::Unsupported, reason));
                 return false;
             }
-            Incoming::Text(_) | Incoming::Binary | Incoming::Pong | Incoming::Close => {}
+            Incoming::Text(_) | Incoming::Binary(_) | Incoming::Pong | Incoming::Close => {}
         }
         true
     }

@@ -23,6 +23,11 @@ pub fn text(payload: &str) -> Bytes {
     frame(TEXT, payload.as_bytes())
 }
 
+/// A binary frame.
+pub fn binary(payload: &[u8]) -> Bytes {
+    frame(BINARY, payload)
+}
+
 /// A ping without payload.
 pub fn ping() -> Bytes {
     Bytes::from_static(&[FIN | PING, 0])
