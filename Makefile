@@ -1,6 +1,6 @@
 # One line each; `make` alone lists them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
-.PHONY: help build demo test lint bench bench-writers clean
+.PHONY: help build demo test lint autobahn fuzz torture bench bench-writers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
@@ -16,6 +16,9 @@ test: ## all tests, from nothing
 
 lint: ## format, clippy, licences and sources of what we depend on, the files of deploy/
 	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
+
+autobahn: ## the Autobahn suite against the gateway's WebSocket framing; writes docs/autobahn.md
+	tests/autobahn/run.sh
 
 torture: ## everything struck again and again, each client's changes held against the log (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/torture $(ARGS)
