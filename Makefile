@@ -18,7 +18,10 @@ lint: ## format, clippy, licences and sources of what we depend on, the files of
 	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
 
 autobahn: ## the Autobahn suite against the gateway's WebSocket framing; writes docs/autobahn.md
-	tests/autobahn/run.sh
+	deploy/prerequisites.sh autobahn && tests/autobahn/run.sh
+
+fuzz: ## any bytes to the gateway's WebSocket decoder, until something breaks (ARGS=-max_total_time=60)
+	deploy/prerequisites.sh fuzz && cp Cargo.lock fuzz/ && cargo fuzz run --sanitizer none decoder -- $(ARGS)
 
 torture: ## everything struck again and again, each client's changes held against the log (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/torture $(ARGS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# prerequisites.sh demo|test|lint: installs what is missing for that target, and says so first.
+# prerequisites.sh demo|test|lint|autobahn|fuzz: installs what is missing for that target, and says so first.
 #
 # On Debian and Ubuntu by apt, with sudo where needed; services that come along are neither started
 # nor enabled. On other systems it says what to install. Rust itself is never installed here.
@@ -16,6 +16,7 @@ die() { say "$*" >&2; exit 1; }
 
 has() { command -v "$1" >/dev/null; }
 chromium_found() { has chromium || has chromium-browser || has google-chrome; }
+venv_found() { python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 9)' 2>/dev/null; }
 node_found() { has npm && has node && (($(node --version | sed 's/v\([0-9]*\).*/\1/') >= 18)); }
 
 missing=()  # in words
@@ -35,6 +36,16 @@ need() {
 look() {
   missing=() packages=()
   need "a C compiler" "gcc libc6-dev" has cc
+  case $1 in
+    autobahn)
+      need "Python, 3.9 or later, with venv" "python3-venv" venv_found
+      return
+      ;;
+    fuzz)
+      need "a C++ compiler" "g++" has c++
+      return
+      ;;
+  esac
   need "nginx" "nginx" has nginx
   if [[ $1 == lint ]]; then
     need "shellcheck" "shellcheck" has shellcheck
@@ -104,7 +115,7 @@ if [[ $target == --install ]]; then
   install "$@"
   exit
 fi
-[[ $target =~ ^(demo|test|lint)$ ]] || die "usage: deploy/prerequisites.sh demo|test|lint"
+[[ $target =~ ^(demo|test|lint|autobahn|fuzz)$ ]] || die "usage: deploy/prerequisites.sh demo|test|lint|autobahn|fuzz"
 
 check_rust
 look "$target"
@@ -134,4 +145,9 @@ if [[ $target == lint ]]; then
     CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
       cargo install --quiet --locked cargo-deny@0.20.2
   fi
+fi
+
+if [[ $target == fuzz ]] && ! cargo fuzz --version >/dev/null 2>&1; then
+  say "cargo install cargo-fuzz (once, about a minute)"
+  cargo install --quiet --locked cargo-fuzz@0.13.2
 fi

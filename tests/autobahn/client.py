@@ -172,6 +172,8 @@ def main(url, path, pattern="*"):
     if pattern == "*":
         with open(path, "w", encoding="utf-8") as file:
             file.write(page(run.results, sections))
+    for verdict in PASSED:
+        print(f"{verdict}: {sum(passed(case) and case.behavior == verdict for case in run.results.values())}")
     print(f"{len(cases) - len(failed)} passed, {len(failed)} failed")
     sys.exit(bool(failed))
 
