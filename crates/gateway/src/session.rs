@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use protocol::{
-    Close, ErrorCode, Topic,
+    Close, Cursor, ErrorCode, Source, Topic,
     config::Wrap,
     message::{self, ClientMessage, Refused, Subscribe},
 };
@@ -102,8 +102,8 @@ struct Session {
 }
 
 impl Sessions {
-    /// Serves a newcomer until it leaves.
-    pub async fn serve(self, newcomer: Newcomer) {
+    /// Serves a newcomer until it leaves. `since` is how far the feeds were when it was let in.
+    pub async fn serve(self, newcomer: Newcomer, since: Vec<(Source, Cursor)>) {
         let Newcomer { upgrade, door, claims, permit } = newcomer;
         let (socket, first) = match upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()) {
             Ok(Ok(parts)) => (Rc::new(parts.io.into_inner()), parts.read_buf),
@@ -117,7 +117,8 @@ impl Sessions {
         let metrics = self.metrics.clone();
         let hub = self.hub.clone();
         let mut session = Session { shared: self, key, door, claims, rate, excess: 0 };
-        session.begin();
+        session.begin(&since);
+        drop(since);
         session.read(&socket, first).await;
         hub.with(|hub| hub.leave(key));
         metrics.left(name);
@@ -126,13 +127,13 @@ impl Sessions {
 }
 
 impl Session {
-    fn begin(&mut self) {
+    fn begin(&mut self, since: &[(Source, Cursor)]) {
         self.shared.hub.with(|hub| match &self.door {
             Door::Native => {
                 hub.send_text(self.key, &message::hello(&self.shared.name, env!("CARGO_PKG_VERSION")));
                 hub.want_watermarks(self.key, WATERMARK);
             }
-            Door::Plain { topics, wrap } => hub.subscribe_plain(self.key, topics, *wrap),
+            Door::Plain { topics, wrap } => hub.subscribe_plain(self.key, topics, *wrap, since),
         });
         self.set_expiry();
     }
@@ -199,6 +200,7 @@ impl Session {
     /// can read what was sent. (To close with something unread would take it from it.) The hub ends
     /// it when the goodbyes are said, or when that takes too long.
     async fn linger(&self, socket: &TcpStream) {
+        self.shared.hub.with(|hub| hub.hang_up(self.key));
         loop {
             if socket.readable().await.is_err() {
                 return;

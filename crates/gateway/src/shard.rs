@@ -116,8 +116,8 @@ impl Shard {
         let accept = accept(listener, self.router, self.sockets.clone(), self.shutdown.clone());
         let mut accepting = tokio::task::spawn_local(accept);
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(receive(self.newcomers, sessions));
-        tasks.spawn_local(sweep(hub.clone(), self.events));
+        let reception = Reception { newcomers: self.newcomers, sessions, running: JoinSet::new() };
+        tasks.spawn_local(sweep(hub.clone(), self.events, reception));
         tasks.spawn_local(tick(hub.clone(), self.pulse));
         tokio::select! {
             biased;
@@ -212,15 +212,35 @@ async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router, shutdow
 }
 
 /// Starts a session for everybody who was let in, and outlives them all.
-async fn receive(mut newcomers: mpsc::UnboundedReceiver<Newcomer>, sessions: Sessions) {
-    let mut running = JoinSet::new();
-    loop {
-        tokio::select! {
-            newcomer = newcomers.recv() => match newcomer {
-                Some(newcomer) => drop(running.spawn_local(sessions.clone().serve(newcomer))),
-                None => return,
-            },
-            Some(_) = running.join_next() => {}
+struct Reception {
+    newcomers: mpsc::UnboundedReceiver<Newcomer>,
+    sessions: Sessions,
+    running: JoinSet<()>,
+}
+
+impl Reception {
+    /// Those who are there.
+    fn take_in(&mut self) {
+        while let Ok(newcomer) = self.newcomers.try_recv() {
+            self.begin(newcomer);
+        }
+    }
+
+    fn begin(&mut self, newcomer: Newcomer) {
+        let since = self.sessions.hub.with(|hub| hub.positions());
+        self.running.spawn_local(self.sessions.clone().serve(newcomer, since));
+    }
+
+    /// The next one, for ever.
+    async fn serve(&mut self) {
+        loop {
+            tokio::select! {
+                newcomer = self.newcomers.recv() => match newcomer {
+                    Some(newcomer) => return self.begin(newcomer),
+                    None => std::future::pending().await,
+                },
+                Some(_) = self.running.join_next() => {}
+            }
         }
     }
 }
@@ -228,13 +248,18 @@ async fn receive(mut newcomers: mpsc::UnboundedReceiver<Newcomer>, sessions: Ses
 /// Takes in what the feeds say and writes it out. A continuous sweep: whatever has arrived is
 /// taken in every few writes, so that each socket gets everything up to the newest at the moment
 /// it is written, in one write; and the thread yields as often, so that others get their turn.
-async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>) {
+///
+/// Who was let in is taken in before any event that came later: from when a client can know that it
+/// is connected, it misses nothing.
+async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>, mut reception: Reception) {
     let dirty = Rc::clone(&hub.dirty);
     loop {
         for _ in 0..EVENTS {
             if hub.with(|hub| hub.is_pressed()) {
                 break;
             }
+            // Both on this thread, so nobody comes in between.
+            reception.take_in();
             let Ok(event) = events.try_recv() else { break };
             hub.apply(event);
         }
@@ -244,15 +269,22 @@ async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>) {
         }
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => hub.apply(event),
+                Some(event) => {
+                    reception.take_in();
+                    hub.apply(event);
+                }
                 // The feeds end before the drain; what is queued still goes out.
                 None => loop {
-                    dirty.notified().await;
+                    tokio::select! {
+                        () = reception.serve() => {}
+                        () = dirty.notified() => {}
+                    }
                     while hub.with(|hub| hub.flush_some(WRITES)) {
                         tokio::task::yield_now().await;
                     }
                 },
             },
+            () = reception.serve() => {}
             () = dirty.notified() => {}
         }
     }

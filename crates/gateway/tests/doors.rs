@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::SinkExt;
 use support::{Client, TestGateway};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
     protocol::frame::{
@@ -150,6 +151,43 @@ async fn a_broken_frame_closes_with_its_code_and_nobody_else_notices() {
     }
     feed.send("sensor_updates", "1").await;
     assert_eq!(other.text().await, "{\"data\":1}");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_knows_that_it_is_connected_misses_nothing_from_then_on() {
+    let gateway = TestGateway::start(&[], SENSORS).await;
+    let mut feed = gateway.feed(&["sensor_updates"]).await;
+    gateway.connect("/ws/sensor_updates/").await;
+    for n in 0..300 {
+        let mut client = gateway.connect("/ws/sensor_updates/").await;
+        feed.send("sensor_updates", &n.to_string()).await;
+        // Its shard may have been about to pass on the one before.
+        let first = client.text().await;
+        if first != n.to_string() {
+            assert_eq!((first, client.text().await), ((n - 1).to_string(), n.to_string()));
+        }
+    }
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn who_broke_the_protocol_is_hung_up_on_at_once_also_if_it_says_no_goodbye() {
+    let gateway = TestGateway::start(&[], "").await;
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let request = format!(
+        "GET /rowcast HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        gateway.address
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    // A frame of a client has to be masked.
+    socket.write_all(b"\x81\x01x").await.unwrap();
+    let (since, mut answer) = (Instant::now(), Vec::new());
+    socket.read_to_end(&mut answer).await.unwrap();
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    let (close, code) = (answer.iter().rposition(|byte| *byte == 0x88).unwrap(), 1002_u16.to_be_bytes());
+    assert_eq!(answer[close + 2..close + 4], code);
     gateway.shutdown.cancel();
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Conn {
     pub closing: Option<Instant>,
     /// Whether the client's close frame has come. The server hangs up first (RFC 6455, 7.1.1).
     pub said_goodbye: bool,
+    /// Whether nothing that it says counts any more: it is told by the end of the stream.
+    pub hangs_up: bool,
     /// When it was last heard of.
     pub heard: Instant,
     /// When it was last pinged.
@@ -116,6 +118,7 @@ impl Conn {
             reading: None,
             closing: None,
             said_goodbye: false,
+            hangs_up: false,
             heard: Instant::now(),
             pinged: Instant::now(),
             expires: None,
@@ -130,6 +133,12 @@ impl Conn {
             Flushed::Full => Some(Instant::now()),
             Flushed::All | Flushed::Dead => None,
         };
+    }
+
+    /// Tells the client that nothing more comes. What it has sent is still read, for to close with
+    /// something unread would take from it what it has not read yet.
+    pub fn finish(&self) {
+        drop(socket2::SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Write));
     }
 
     /// Ends the connection under the session that reads from it.

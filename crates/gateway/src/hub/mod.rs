@@ -245,6 +245,14 @@ impl Hub {
         }
     }
 
+    /// The client is not listened to any more: it has all that it is sent, and then the end.
+    pub fn hang_up(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conn_mut(key) {
+            conn.hangs_up = true;
+            self.mark_dirty(key.index);
+        }
+    }
+
     /// When the connection must be gone, and why.
     pub fn expire_at(&mut self, key: ConnKey, expires: Option<(Instant, &'static str)>) {
         if let Some(conn) = self.conn_mut(key) {

@@ -1,6 +1,10 @@
 //! Subscriptions come and go: joining a route, leaving it, and the answers that a client gets.
 
-use std::{collections::HashMap, rc::Rc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use protocol::{
     Cursor, ErrorCode, ResetReason, Source, Topic,
@@ -52,15 +56,30 @@ impl Hub {
         }
     }
 
-    /// Subscribes a plain endpoint, live from now on. The topics need not be carried yet.
-    pub fn subscribe_plain(&mut self, key: ConnKey, topics: &[Topic], wrap: Wrap) {
+    /// How far the feeds are.
+    pub fn positions(&self) -> Vec<(Source, Cursor)> {
+        self.feeds.iter().map(|(source, view)| (*source, view.cursor())).collect()
+    }
+
+    /// Subscribes a plain endpoint: live from when its request was answered, so that a page that is
+    /// open misses nothing. `since` are the positions of then. The topics need not be carried yet.
+    pub fn subscribe_plain(&mut self, key: ConnKey, topics: &[Topic], wrap: Wrap, since: &[(Source, Cursor)]) {
         if self.conn(key).is_none() {
             return;
         }
         let form = RouteForm::Plain(wrap);
         let route = self.hold_route(RouteKey { topics: topics.into(), source: None, form, twin: 0 });
         let sub = self.insert_sub(key, "".into(), route, false);
-        self.attach(key.index, sub.index);
+        let sources: HashSet<Source> = topics.iter().filter_map(|topic| self.carriers.get(topic).copied()).collect();
+        let one = since.iter().find(|(source, _)| sources.len() == 1 && sources.contains(source));
+        let moved = |(source, since): &&(Source, Cursor)| {
+            self.feeds.get(source).is_some_and(|view| view.feed == since.feed && view.last > since.offset)
+        };
+        // Those of several feeds have no one place to go on from.
+        let Some((source, since)) = one.filter(moved) else { return self.attach(key.index, sub.index) };
+        let behind = Behind { source: *source, feed: since.feed.clone(), after: since.offset, open: None };
+        self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
+        self.catch_up_at_once(sub);
     }
 
     /// Subscribes a native client. It is answered with `subscribed` as soon as it is known whether
@@ -104,15 +123,19 @@ impl Hub {
             Some(since) => {
                 let behind = Behind { source, feed: since.feed, after: since.offset, open: None };
                 self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
-                // A short absence is over here and now: one step for the changes, one to find that
-                // there are no more.
-                let live = (0..2).any(|_| matches!(self.catch_up(sub), Step::Live));
-                if !live {
-                    self.tasks.push(Task::CatchUp(sub));
-                }
+                self.catch_up_at_once(sub);
             }
         }
         Ok(())
+    }
+
+    /// A short absence is over here and now: one step for the changes, one to find that there are no
+    /// more.
+    fn catch_up_at_once(&mut self, sub: SubKey) {
+        let live = (0..2).any(|_| matches!(self.catch_up(sub), Step::Live));
+        if !live {
+            self.tasks.push(Task::CatchUp(sub));
+        }
     }
 
     fn insert_sub(&mut self, conn: ConnKey, id: Box<str>, route: u32, unanswered: bool) -> SubKey {

@@ -107,6 +107,8 @@ impl Hub {
         }
         if flushed == Flushed::Dead || (flushed == Flushed::All && conn.said_goodbye) {
             conn.cut();
+        } else if flushed == Flushed::All && conn.hangs_up {
+            conn.finish();
         }
         match (flushed, place) {
             (Flushed::Dead, _) => {
