@@ -1,10 +1,6 @@
 //! Subscriptions come and go: joining a route, leaving it, and the answers that a client gets.
 
-use std::{
-    collections::{HashMap, HashSet},
-    rc::Rc,
-    time::Duration,
-};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use protocol::{
     Cursor, ErrorCode, ResetReason, Source, Topic,
@@ -70,14 +66,16 @@ impl Hub {
         let form = RouteForm::Plain(wrap);
         let route = self.hold_route(RouteKey { topics: topics.into(), source: None, form, twin: 0 });
         let sub = self.insert_sub(key, "".into(), route, false);
-        let sources: HashSet<Source> = topics.iter().filter_map(|topic| self.carriers.get(topic).copied()).collect();
-        let one = since.iter().find(|(source, _)| sources.len() == 1 && sources.contains(source));
-        let moved = |(source, since): &&(Source, Cursor)| {
-            self.feeds.get(source).is_some_and(|view| view.feed == since.feed && view.last > since.offset)
-        };
+        let mut sources = topics.iter().filter_map(|topic| self.carriers.get(topic).copied());
+        let source = sources.next().filter(|first| sources.all(|other| other == *first));
         // Those of several feeds have no one place to go on from.
-        let Some((source, since)) = one.filter(moved) else { return self.attach(key.index, sub.index) };
-        let behind = Behind { source: *source, feed: since.feed.clone(), after: since.offset, open: None };
+        let one = source.and_then(|source| {
+            let view = self.feeds.get(&source)?;
+            let then = since.iter().find(|(of, cursor)| *of == source && cursor.feed == view.feed);
+            let after = then.map_or(view.began, |(_, cursor)| cursor.offset);
+            (after < view.last).then(|| Behind { source, feed: view.feed.clone(), after, open: None })
+        });
+        let Some(behind) = one else { return self.attach(key.index, sub.index) };
         self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
         self.catch_up_at_once(sub);
     }

@@ -19,6 +19,8 @@ const MARKS_WITHIN: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct View {
     pub feed: FeedId,
+    /// Where it began for this shard, and how far it is.
+    pub began: Offset,
     pub last: Offset,
     pub at: Micros,
     pub catalogue: Arc<Catalogue>,
@@ -41,6 +43,7 @@ impl View {
     pub(super) fn new(start: &Start, recent_bytes: usize) -> Self {
         Self {
             feed: start.feed.clone(),
+            began: start.last,
             last: start.last,
             at: start.at,
             catalogue: Arc::clone(&start.catalogue),
