@@ -4,22 +4,24 @@
 
 use std::{
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use protocol::{Backoff, Cursor, Offset, ResetReason, Source, Topic, message::Addressee};
+use protocol::{Backoff, Batch, Cursor, FeedId, Offset, ResetReason, Source, Topic, message::Addressee};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
     Hub, HubHandle,
     conn::{Behind, ConnKey, SubKey, SubState},
+    encoded::{Encoded, EncodedKey, Part},
     route::RouteForm,
     subscribe::topics_of,
 };
 use crate::{
     encode::Form,
     historian::{Stretch, Subject},
-    hit::Hit,
+    hit::{Hit, OpenTx},
 };
 
 /// Bytes of frames that are put together in one step.
@@ -144,16 +146,16 @@ impl Hub {
         }
         let index = self.conns[key.conn.index as usize].subs[key.index as usize].route;
         let topics = topics_of(&self.routes[index as usize]);
-        let (through, hits) = match self.recent_changes(source, &topics, after) {
-            Ok(found) => found,
+        let mut sent = match self.send_from_memory(key, &topics, after) {
+            Ok(sent) => sent,
             Err(Unreadable::NotHere) => return Step::History(Subject { source, feed, topics: topics.to_vec() }, after),
             Err(Unreadable::Malformed) => {
                 self.reset(key.conn, key.index, source, ResetReason::HistoryTrimmed);
                 return Step::Live;
             }
         };
-        self.answer(key.conn.index, key.index, &Cursor::new(feed, after), true);
-        if through == after {
+        if sent.is_none() {
+            self.answer(key.conn.index, key.index, &Cursor::new(feed, after), true);
             self.attach(key.conn.index, key.index);
             let route = &mut self.routes[index as usize];
             if route.open.is_none() && open.is_some() {
@@ -162,33 +164,87 @@ impl Hub {
             }
             return Step::Live;
         }
-        let sent = self.send_behind(key, through, &hits);
-        self.metrics.resumed_from_memory(sent);
+        let (mut changes, mut bytes) = (0, 0);
+        while let Some((count, size)) = sent {
+            changes += count;
+            bytes += size;
+            let Some(after) = self.behind(key).map(|behind| behind.after).filter(|_| bytes < STEP_BYTES) else { break };
+            // What cannot be read is told in the next step.
+            sent = self.send_from_memory(key, &topics, after).unwrap_or_default();
+        }
+        self.metrics.resumed_from_memory(changes);
         Step::Again
     }
 
-    /// The next changes of these topics in memory, about [`STEP_BYTES`] of them, and how far they
-    /// are complete; `after` itself if there is nothing newer.
-    fn recent_changes(
-        &self,
-        source: Source,
+    /// Sends what the next batch in memory has for it; how many changes, and bytes. `None`: it has all
+    /// that there is.
+    fn send_from_memory(
+        &mut self,
+        key: SubKey,
         topics: &[Topic],
         after: Offset,
-    ) -> Result<(Offset, Vec<Hit>), Unreadable> {
-        let recent = &self.feeds[&source].recent;
-        let (mut through, mut bytes, mut hits) = (after, 0, Vec::new());
-        while bytes < STEP_BYTES {
-            let Some(batch) = recent.after(through).map_err(|_| Unreadable::NotHere)? else { break };
-            let from = hits.len();
-            for topic in topics {
-                let Some(slice) = batch.slice(topic.as_str()) else { continue };
-                hits.extend(Hit::read(topic, slice, through).map_err(|_| Unreadable::Malformed)?);
-            }
-            hits[from..].sort_by_key(Hit::offset);
-            bytes += hits[from..].iter().map(|hit| hit.change.payload.len()).sum::<usize>();
-            through = batch.last;
+    ) -> Result<Option<(usize, usize)>, Unreadable> {
+        let Some(Behind { source, feed, open, .. }) = self.behind(key).cloned() else { return Ok(None) };
+        let Some(view) = self.feeds.get(&source) else { return Ok(None) };
+        let Some(batch) = view.recent.after(after).map_err(|_| Unreadable::NotHere)? else { return Ok(None) };
+        let batch = Arc::clone(batch);
+        let encoded = self.encoded(key, source, &feed, &batch, topics)?;
+        self.answer(key.conn.index, key.index, &Cursor::new(feed.clone(), after), true);
+        let place = encoded.place_after(after);
+        let first = encoded.parts.get(place);
+        let ends =
+            |open: &OpenTx| first.map_or(open.last <= batch.last, |first| first.tx.is_none_or(|tx| tx != open.tx));
+        let ended = open.filter(ends);
+        let frames = encoded.from(place);
+        let it = &mut self.conns[key.conn.index as usize].subs[key.index as usize];
+        let SubState::Behind(behind) = &mut it.state else { return Ok(None) };
+        behind.open = if first.is_some() { encoded.open } else { open.filter(|_| ended.is_none()) };
+        behind.after = batch.last;
+        let mut end = Vec::new();
+        if let (Some(open), RouteForm::Native) = (ended, self.routes[it.route as usize].key.form) {
+            self.encoder.tx_end(&mut end, Addressee::Subscription(&it.id), &feed, open);
         }
-        Ok((through, hits))
+        let (count, size) = (encoded.parts.len() - place, frames.len());
+        self.push(key.conn.index, end.into());
+        self.push(key.conn.index, frames);
+        self.metrics.delivered(count as u64);
+        Ok(Some((count, size)))
+    }
+
+    /// The frames of a batch for a subscription; built once for all that are alike.
+    fn encoded(
+        &mut self,
+        key: SubKey,
+        source: Source,
+        feed: &FeedId,
+        batch: &Batch,
+        topics: &[Topic],
+    ) -> Result<Rc<Encoded>, Unreadable> {
+        let it = &self.conns[key.conn.index as usize].subs[key.index as usize];
+        let name = EncodedKey { route: it.route, id: it.id.clone(), source, batch: batch.last };
+        if let Some(encoded) = self.encoded.get(&name) {
+            return Ok(encoded);
+        }
+        let mut hits = Vec::new();
+        for topic in topics {
+            let Some(slice) = batch.slice(topic.as_str()) else { continue };
+            hits.extend(Hit::read(topic, slice, batch.first - 1).map_err(|_| Unreadable::Malformed)?);
+        }
+        hits.sort_by_key(Hit::offset);
+        let form = match self.routes[it.route as usize].key.form {
+            RouteForm::Plain(wrap) => Form::Plain(wrap),
+            RouteForm::Native => Form::Native(Addressee::Subscription(&it.id)),
+        };
+        let (mut frames, mut parts) = (Vec::new(), Vec::with_capacity(hits.len()));
+        for (place, hit) in hits.iter().enumerate() {
+            let ends_tx = hit.ends_tx(hits.get(place + 1), batch.last);
+            self.encoder.frame(&mut frames, form, feed, hit, ends_tx);
+            parts.push(Part { offset: hit.offset(), end: frames.len(), tx: hit.row.as_ref().map(|row| row.tx) });
+        }
+        let open = hits.last().and_then(|last| last.then_open(None, batch.last));
+        let encoded = Rc::new(Encoded::new(frames, parts, open));
+        self.encoded.put(name, &encoded);
+        Ok(encoded)
     }
 
     /// Sends changes that were read from the history; how many. `None`: it is gone, or has no room.

@@ -50,6 +50,7 @@ impl Hub {
 
     fn start(&mut self, source: Source, start: &Start) {
         self.settle();
+        self.encoded.clear();
         let view = View::new(start, self.settings.recent_bytes);
         if self.feeds.insert(source, view).is_some() {
             let routes = self.routes_of(source, |_| true);
@@ -115,6 +116,7 @@ impl Hub {
             view.recent.push(Arc::clone(batch));
         } else {
             view.recent.restart(batch.last);
+            self.encoded.clear();
         }
         let lost = [lost, &broken[..]].concat();
         let hit = self.encode(source, &feed, &hits, batch.last, &lost);

@@ -9,6 +9,7 @@
 mod catch_up;
 mod conn;
 mod deliver;
+mod encoded;
 mod round;
 mod route;
 mod stream;
@@ -32,6 +33,7 @@ use tokio::{net::TcpStream, sync::Notify};
 use crate::{encode::Encoder, feed::FeedEvent, historian::Historian, metrics::Metrics, ws};
 use catch_up::Step;
 use conn::{Conn, SubKey};
+use encoded::EncodedBatches;
 use route::{Route, RouteKey};
 use stream::Streams;
 use view::View;
@@ -93,6 +95,8 @@ pub struct Hub {
     /// Who has something to be written that is not its stream's.
     sweep: VecDeque<ConnKey>,
     encoder: Encoder,
+    /// Frames of those who catch up.
+    encoded: EncodedBatches,
     tasks: Vec<Task>,
     /// Distinguishes this shard's route ids from those of the others.
     next_route: u64,
@@ -125,6 +129,7 @@ impl HubHandle {
             carriers: HashMap::new(),
             sweep: VecDeque::new(),
             encoder: Encoder::default(),
+            encoded: EncodedBatches::default(),
             tasks: Vec::new(),
             next_route: 1 + ((shard as u64) << 32),
         };

@@ -295,6 +295,7 @@ impl Hub {
         }
         self.open.retain(|&r| r != index);
         self.route_keys.remove(&key);
+        self.encoded.clear();
     }
 
     /// Makes a subscription live: from the next batch on it gets what its route gets.

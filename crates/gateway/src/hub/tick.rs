@@ -29,6 +29,7 @@ impl Hub {
 
     /// To be called once a second.
     pub fn tick(&mut self, now: Instant) {
+        self.encoded.clear();
         let watermark = |view: &View| ws::text(&message::watermark(&view.cursor(), view.at));
         let watermarks: Vec<(Source, Bytes)> =
             self.feeds.iter().map(|(source, view)| (*source, watermark(view))).collect();
