@@ -77,6 +77,23 @@ $$;
 revoke all on function rowcast.append_source(rowcast.watched, text) from public;
 comment on function rowcast.append_source(rowcast.watched, text) is 'Statements of a capture function that log data, old_row, cut, and the column named, from variables of these names.';
 
+-- A partition that is detached keeps its trigger for TRUNCATE, and may be part of another table by now: what it is to
+-- the table that is watched is looked up then. By the topic, because a restored table has another OID. Where the row
+-- is not seen, the writer's snapshot is older than the watch.
+create or replace function rowcast.truncate_source(w rowcast.watched) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format($body$select coalesce((select o.relation::pg_catalog.oid from rowcast.watched o where o.topic operator(pg_catalog.=) %L::pg_catalog.text),
+      pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid, tg_relid) into whole;
+    if whole operator(pg_catalog.<>) tg_relid then
+      if not exists (select from pg_catalog.pg_partition_ancestors(tg_relid) a where a.relid::pg_catalog.oid operator(pg_catalog.=) whole) then
+        return null;
+      end if;
+      data := pg_catalog.json_build_object('partition', tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name)::pg_catalog.text;
+    end if;$body$, w.topic)
+$$;
+revoke all on function rowcast.truncate_source(rowcast.watched) from public;
+comment on function rowcast.truncate_source(rowcast.watched) is 'Statements of a capture function that tell a TRUNCATE of the whole from one of a partition, and end it for one of neither.';
+
 create or replace function rowcast.capture_source(w rowcast.watched) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -105,6 +122,7 @@ declare
   old_row pg_catalog.text;
   cut pg_catalog.text;
   replaced pg_catalog.text;
+  whole pg_catalog.oid;
 begin
   -- The doorbell: only a listener that sleeps holds this lock.
   if not pg_catalog.pg_try_advisory_xact_lock_shared(32210705904137076) then
@@ -136,8 +154,8 @@ begin
       end if;
       %11$s
     end if;
-  elsif pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid operator(pg_catalog.<>) tg_relid then
-    data := pg_catalog.json_build_object('partition', tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name)::pg_catalog.text;
+  else
+    %13$s
   end if;
   %12$s
   return null;
@@ -156,7 +174,7 @@ $body$,
       else ''
     end,
     inserted, updated, deleted, cut, late, replaces, fold, replaced,
-    rowcast.append_source(w, 'replaced'));
+    rowcast.append_source(w, 'replaced'), rowcast.truncate_source(w));
 end
 $$;
 revoke all on function rowcast.capture_source(rowcast.watched) from public;

@@ -40,7 +40,11 @@ begin
     end if;
   end loop;
   -- Row triggers of a partitioned table are copied to its partitions, those of statements are not.
-  for leaf in select w.relation union select p.relid from pg_partition_tree(w.relation) p loop
+  for leaf in select w.relation union select p.relid from pg_partition_tree(w.relation) p where p.relid not in (select o.relation from rowcast.watched o) loop
+    -- What was a partition of another watched table still has its trigger.
+    if exists (select from pg_trigger t where t.tgrelid = leaf and t.tgname = '!rowcast_truncate' and t.tgfoid <> call::regprocedure) then
+      execute format('drop trigger "!rowcast_truncate" on %s', leaf);
+    end if;
     if 'TRUNCATE' = any (w.ops) then
       -- Replacing takes a lock that keeps writers out, even where it changes nothing.
       if not exists (select from pg_trigger t where t.tgrelid = leaf and t.tgname = '!rowcast_truncate') then

@@ -109,6 +109,7 @@ declare
   old_row pg_catalog.text;
   cut pg_catalog.text;
   new_id pg_catalog.int8;
+  whole pg_catalog.oid;
 begin
   if tg_op operator(pg_catalog.=) 'INSERT' then
     %1$s
@@ -117,6 +118,7 @@ begin
   elsif tg_op operator(pg_catalog.=) 'DELETE' then
     %3$s
   else
+    %12$s
     changes := 1;
   end if;
   if changes operator(pg_catalog.>) 128 or largest operator(pg_catalog.>) %7$s then
@@ -153,7 +155,7 @@ begin
   return null;
 end
 $body$, few[1], few[2], few[3], many[1], many[2], many[3], largest, format(size, 'data', 'old_row'), w.max_change_bytes, to_json(w.key),
-    rowcast.append_source(w, 'changes'));
+    rowcast.append_source(w, 'changes'), rowcast.truncate_source(w));
 end
 $$;
 revoke all on function rowcast.statement_source(rowcast.watched) from public;

@@ -39,6 +39,8 @@ macro_rules! promises {
                 a_row_that_is_deleted_before_its_turn_never_was, a_before_trigger_that_changes_earlier_rows_is_in_order,
                 random_triggers_end_in_what_the_table_has, rows_locked_by_foreign_keys_are_logged_once;
             partitions: the_topic_is_the_root, a_move_is_a_delete_and_an_insert, truncate_names_the_partition,
+                truncate_of_a_detached_partition_is_not_of_the_topic, a_detached_partition_is_captured_where_it_is_watched_next,
+                a_root_that_is_attached_is_truncated_as_a_whole, truncate_is_seen_by_who_began_before_the_watch,
                 new_partitions_are_watched, partitions_of_partitions_are_watched;
             pausing: paused_writes_nothing_and_resume_begins_a_new_feed, resume_waits_for_who_wrote_uncaptured,
                 the_log_is_discarded_only_while_paused, status_tells_how_the_log_is;

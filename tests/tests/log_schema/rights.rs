@@ -136,7 +136,8 @@ pub async fn the_search_path_of_the_writer_is_not_trusted(stage: Stage) {
         stage.sql(&format!("create table {each}s (id int primary key, a text);
             select rowcast.watch('{each}s', leave_out => '{{a}}', old => 'key', max_change_bytes => 1024, each => '{each}'); grant all on {each}s to {writer}")).await;
     }
-    stage.sql(&format!("create schema evil authorization {writer}")).await;
+    stage.sql(&format!("create table parts (id int) partition by list (id); create table part partition of parts for values in (1);
+        select rowcast.watch('parts'); grant all on part to {writer}; create schema evil authorization {writer}")).await;
     let client = stage.session(Some(&writer)).await;
     // Whatever stands before pg_catalog would run with the rights of the schema's owner.
     run(
@@ -174,6 +175,8 @@ pub async fn the_search_path_of_the_writer_is_not_trusted(stage: Stage) {
             run(&client, &changes).await;
             assert_eq!(stage.log().await.len(), 7, "{table} {path}");
         }
+        run(&client, "truncate part").await;
+        assert_eq!(stage.log().await.len(), 1, "part {path}");
         stage.install().await;
     }
 }
