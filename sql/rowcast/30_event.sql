@@ -66,7 +66,7 @@ comment on column rowcast.event.key is 'JSON array of the names of the key colum
 comment on column rowcast.event.data is 'The new row as JSON; null for D and T, except that T of one partition names it.';
 comment on column rowcast.event.old is 'The old row, or its key columns, as JSON; null if not kept.';
 comment on column rowcast.event.cut is 'JSON array of the columns whose values were left out because the change was too large; null normally.';
-comment on column rowcast.event.replaced is 'The row version that this change replaced, <table>(<block>,<line>), if the same transaction had made it; null otherwise. For rowcast.fold alone.';
+comment on column rowcast.event.replaced is 'The row version that this change replaced, if the same transaction had made it, as 70_fold.sql has it; null otherwise. For rowcast.fold alone.';
 comment on table rowcast.event_0 is 'A leaf of the event ring.';
 comment on table rowcast.event_1 is 'A leaf of the event ring.';
 comment on table rowcast.event_2 is 'A leaf of the event ring.';

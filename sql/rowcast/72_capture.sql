@@ -108,9 +108,10 @@ declare
   late      text := 'new.xmax operator(pg_catalog.<>) ''0''::pg_catalog.xid';
   cut       text := format('select c.data, c.old, c.cut into data, old_row, cut from rowcast.cut_change(data, old_row, %L, %s) c;',
     to_json(w.key), w.max_change_bytes);
-  replaced  text := format(E'if %s then\n        replaced := tg_relid::pg_catalog.text operator(pg_catalog.||) old.ctid::pg_catalog.text;\n      end if;', replaces);
-  fold      text := format(E'if %s then\n        if rowcast.fold(tg_op::pg_catalog."char", tg_relid::pg_catalog.text operator(pg_catalog.||) new.ctid::pg_catalog.text, replaced, old_row, cut) then\n'
-    '          return null;\n        end if;\n      end if;', late);
+  version   text := 'pg_catalog.concat(tg_relid, ''/'', pg_catalog.pg_relation_filenode(tg_relid), ''/'', %1$s.cmin, %1$s.ctid)';
+  replaced  text := format(E'if %s then\n        replaced := %s;\n      end if;', replaces, format(version, 'old'));
+  fold      text := format(E'if %s then\n        if rowcast.fold(tg_op::pg_catalog."char", %s, replaced, old_row, cut) then\n'
+    '          return null;\n        end if;\n      end if;', late, format(version, 'new'));
   new_row   text := rowcast.row_expression('new', delivered);
 begin
   -- As few expressions as can be on the way of an ordinary change: PL/pgSQL makes each of them ready anew in every
@@ -155,6 +156,7 @@ begin
       %11$s
     end if;
   else
+    perform rowcast.forget_versions(tg_relid);
     %13$s
   end if;
   %12$s

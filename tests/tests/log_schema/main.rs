@@ -37,7 +37,9 @@ macro_rules! promises {
                 a_table_that_was_dropped_can_be_watched_anew, who_missed_changes_of_a_table_is_told;
             order: what_a_trigger_does_comes_after_what_fired_it, a_row_that_is_changed_before_its_turn_is_one_change,
                 a_row_that_is_deleted_before_its_turn_never_was, a_before_trigger_that_changes_earlier_rows_is_in_order,
-                random_triggers_end_in_what_the_table_has, rows_locked_by_foreign_keys_are_logged_once;
+                random_triggers_end_in_what_the_table_has, rows_locked_by_foreign_keys_are_logged_once,
+                a_place_that_is_used_again_is_another_row,
+                a_place_and_a_number_that_are_used_again_are_another_row, a_truncate_does_not_part_changes_of_other_tables;
             partitions: the_topic_is_the_root, a_move_is_a_delete_and_an_insert, truncate_names_the_partition,
                 truncate_of_a_detached_partition_is_not_of_the_topic, a_detached_partition_is_captured_where_it_is_watched_next,
                 a_root_that_is_attached_is_truncated_as_a_whole, truncate_is_seen_by_who_began_before_the_watch,

@@ -131,3 +131,83 @@ pub async fn rows_locked_by_foreign_keys_are_logged_once(stage: Stage) {
     let row = |id: i32, up: Option<i32>| json!({"id": id, "up": up});
     assert_eq!(log, [insert(row(1, Some(2))), insert(row(2, None)), update(row(2, None), row(2, Some(1)))]);
 }
+
+/// Rows of one transaction come to be where others of it were, and the check of a key locks them before their turn.
+pub async fn a_place_that_is_used_again_is_another_row(stage: Stage) {
+    let row = |id: i32, up: Option<i32>, v: &str| json!({"id": id, "up": up, "v": v});
+    stage.sql("create table t (id int primary key, up int references t, v text)").await;
+    let fill = "insert into t values (10, null, 'a'), (11, null, 'b'); update t set v = v || 1 where id = 11;";
+    let filled =
+        [insert(row(10, None, "a")), insert(row(11, None, "b")), update(row(11, None, "b"), row(11, None, "b1"))];
+    let locked = "insert into t values (1, 2, 'one'), (2, null, 'two');";
+    let expected = [insert(row(1, Some(2), "one")), insert(row(2, None, "two"))];
+    let rewrite = "alter table t alter v type varchar using v";
+    for ops in ["INSERT,UPDATE,DELETE,TRUNCATE", "INSERT,UPDATE,DELETE"] {
+        stage.sql(&format!("select rowcast.watch('t', ops => '{{{ops}}}')")).await;
+        for (before, again) in [
+            ("", "truncate t"),
+            // In place.
+            ("truncate t;", "truncate t"),
+            ("", "savepoint s; truncate t"),
+            ("", &format!("delete from t; {rewrite}")),
+            ("", "delete from t; cluster t using t_pkey"),
+        ] {
+            stage.sql(&format!("begin; {before} {fill} {again}; {locked} commit")).await;
+            let mut log = stage.log().await;
+            log.retain(|change| change["op"] != "T" && change["op"] != "D");
+            assert_eq!(log[..3], filled, "{ops} {before} {again}");
+            assert_eq!(log[3..], expected, "{ops} {before} {again}");
+            stage.sql("truncate t; alter table t alter v type text").await;
+            stage.log().await;
+        }
+    }
+}
+
+/// The cmin of a row that is made and replaced in one transaction is a number of the pair of commands; that of a
+/// row which is only locked is the number of its command. In the same place, the two may meet.
+pub async fn a_place_and_a_number_that_are_used_again_are_another_row(stage: Stage) {
+    stage
+        .sql(
+            "create table t (id int primary key, up int references t); create table other (n int, v int);
+             create function many_pairs() returns void language plpgsql as $$ begin
+               for i in 1..20 loop insert into other select g from generate_series(1, 20) g; end loop;
+               for i in 1..20 loop update other set v = 1 where n = i; end loop;
+             end $$;
+             create function meet() returns void language plpgsql as $$
+             declare
+               pair int := (select substring(replaced from '/([0-9]+)[(]')::int from rowcast.event where xid = pg_current_xact_id() and op = 'U');
+               command int;
+             begin
+               truncate t;
+               loop
+                 insert into other values (0) returning cmin::text::int into command;
+                 exit when command >= coalesce(pair, 0) - 1;
+               end loop;
+               insert into t values (1, 2), (2, null);
+             end $$",
+        )
+        .await;
+    let row = |id: i32, up: Option<i32>| json!({"id": id, "up": up});
+    for (ops, before) in [("INSERT,UPDATE,DELETE,TRUNCATE", "truncate t;"), ("INSERT,UPDATE,DELETE", "")] {
+        stage.sql(&format!("select rowcast.watch('t', ops => '{{{ops}}}')")).await;
+        // The number is remembered by the log until the second TRUNCATE.
+        stage.sql(&format!("begin; {before} select many_pairs(); insert into t values (10), (11); update t set up = 11 where id = 11; select meet(); commit")).await;
+        let mut log = stage.log().await;
+        log.retain(|change| change["op"] != "T");
+        assert_eq!(
+            log[2..],
+            [update(row(11, None), row(11, Some(11))), insert(row(1, Some(2))), insert(row(2, None))],
+            "{ops}"
+        );
+        stage.sql("truncate t; truncate other").await;
+        stage.log().await;
+    }
+}
+
+/// A table that is emptied has nothing to do with another whose changes have still to be logged.
+pub async fn a_truncate_does_not_part_changes_of_other_tables(stage: Stage) {
+    let todo = "update t set a = a || 1 where id <> 1; truncate u";
+    stage.sql(&format!("{TABLE} create table u (id int); select rowcast.watch('u'); insert into t values (1, 'a', $q${todo}$q$), (2, 'b', null)")).await;
+    let expected = [insert(row(1, "a", Some(todo))), insert(row(2, "b1", None)), json!({"op": "T"})];
+    assert_eq!(stage.log().await, expected);
+}
