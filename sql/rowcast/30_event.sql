@@ -34,11 +34,24 @@ begin
 end
 $$;
 
--- Nothing is ever updated or deleted here, so there is nothing to vacuum.
+-- Hardly anything is ever updated or deleted here, so there is nothing to vacuum.
 create table if not exists rowcast.event_0 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 create table if not exists rowcast.event_1 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 create table if not exists rowcast.event_2 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 create table if not exists rowcast.event_3 () inherits (rowcast.event) with (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+
+-- rowcast.fold updates and deletes. In a publication for all tables that would fail the user's statement. Other tables
+-- of the schema have keys.
+do $$
+declare
+  leaf text;
+begin
+  for leaf in select c.oid::pg_catalog.regclass from pg_catalog.pg_class c
+      where c.relnamespace = 'rowcast'::pg_catalog.regnamespace and c.relname in ('event', 'event_0', 'event_1', 'event_2', 'event_3') and c.relreplident <> 'f' loop
+    execute pg_catalog.format('alter table %s replica identity full', leaf);
+  end loop;
+end
+$$;
 
 create index if not exists event_0_xid_id on rowcast.event_0 (xid, id);
 create index if not exists event_1_xid_id on rowcast.event_1 (xid, id);

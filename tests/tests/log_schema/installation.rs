@@ -72,7 +72,7 @@ pub async fn a_log_of_version_1_goes_on_after_the_upgrade(stage: Stage) {
         .sql(
             "create table t (id int); select rowcast.watch('t', each => 'statement'); insert into t values (1); \
              alter table rowcast.event drop column changes; alter table rowcast.event alter data set storage extended; \
-             update rowcast.state set version = 1",
+             alter table rowcast.event_2 replica identity default; update rowcast.state set version = 1",
         )
         .await;
     stage.install().await;
@@ -81,6 +81,8 @@ pub async fn a_log_of_version_1_goes_on_after_the_upgrade(stage: Stage) {
     let compressed = "select count(*) from pg_attribute where attrelid::regclass::text ~ '^rowcast.event(_[0-3])?$' \
         and attname in ('data', 'old') and attstorage <> 'e'";
     assert_eq!(stage.value::<i64>(compressed).await, 0);
+    let identity = "select relreplident = 'f' from pg_class where oid = 'rowcast.event_2'::regclass";
+    assert!(stage.value::<bool>(identity).await);
 }
 
 pub async fn a_newer_schema_is_not_touched(stage: Stage) {

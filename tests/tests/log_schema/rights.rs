@@ -180,3 +180,48 @@ pub async fn the_search_path_of_the_writer_is_not_trusted(stage: Stage) {
         stage.install().await;
     }
 }
+
+/// Who publishes all tables publishes these too, and PostgreSQL then wants to tell their rows apart.
+pub async fn a_publication_of_all_tables_stops_nobody(stage: Stage) {
+    let todo = "update t set a = 'x' where id = 2; delete from t where id = 3";
+    stage
+        .sql(&format!(
+            "create table t (id int primary key, a text, todo text);
+             create function doing() returns trigger language plpgsql as $$ begin execute coalesce(new.todo, ''); return null; end $$;
+             create trigger doing after insert on t for each row execute function doing();
+             set client_min_messages = error; create publication everything for all tables; reset client_min_messages;
+             select rowcast.watch('t'); insert into t values (1, 'a', $q${todo}$q$), (2, 'b', null), (3, 'c', null)"
+        ))
+        .await;
+    let row = |id: i32, a: &str, todo: Option<&str>| insert(json!({"id": id, "a": a, "todo": todo}));
+    assert_eq!(stage.log().await, [row(1, "a", Some(todo)), row(2, "x", None)]);
+    stage
+        .sql("begin; insert into t values (4, 'd', null); update t set a = 'e' where id = 4; truncate t; commit")
+        .await;
+    assert_eq!(stage.log().await.len(), 3);
+    let listener = stage.role("listener").await;
+    stage.sql(&format!("select rowcast.grant_listener('{listener}')")).await;
+    let client = stage.session(Some(&listener)).await;
+    for sql in [
+        "insert into rowcast.tick_0 (id, prev, snapshot, first, events) select max(id) + 1, '1:1:', pg_current_snapshot(), 1, 1 from rowcast.tick",
+        "select rowcast.keep_feed()",
+        "select rowcast.turn_ring(0)",
+        "select rowcast.begin_feed('went_back')",
+        "select rowcast.empty_leaf(0, pg_current_snapshot())",
+    ] {
+        run(&client, sql).await;
+    }
+    for sql in [
+        "select rowcast.watch('t', ops => '{INSERT}', old => 'none')",
+        "select rowcast.unwatch('public.t')",
+        "drop table t; create table t (id int); select rowcast.watch('t')",
+        "drop table t; create table t (id int); select rowcast.watch('t')",
+        "select rowcast.pause()",
+        "select rowcast.discard()",
+        "select rowcast.resume()",
+        "select rowcast.unwatch('public.t')",
+    ] {
+        stage.sql(sql).await;
+    }
+    stage.install().await;
+}
