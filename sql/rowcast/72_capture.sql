@@ -52,7 +52,8 @@ comment on function rowcast.row_expression(text, text[]) is 'SQL that makes JSON
 
 create or replace function rowcast.delivered(w rowcast.watched) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select case when w.columns <> array(select a.attname::text from pg_attribute a
+  -- Where columns are left out, always: after one of them is dropped it may be added again.
+  select case when w.leave_out <> '{}' or w.columns <> array(select a.attname::text from pg_attribute a
     where a.attrelid = w.relation and a.attnum > 0 and not a.attisdropped order by a.attnum) then w.columns end
 $$;
 revoke all on function rowcast.delivered(rowcast.watched) from public;

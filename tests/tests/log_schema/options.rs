@@ -31,6 +31,20 @@ pub async fn a_column_that_is_left_out_stays_out(stage: Stage) {
     assert_eq!(columns, ["id", "a"]);
 }
 
+pub async fn a_column_that_is_left_out_and_made_anew_stays_out(stage: Stage) {
+    for each in ["row", "statement"] {
+        stage.sql(&format!("{TABLE} select rowcast.watch('t', leave_out => '{{secret}}', each => '{each}')")).await;
+        stage.sql("alter table t drop secret; select rowcast.pause(); select rowcast.resume()").await;
+        stage.install().await;
+        stage
+            .sql("alter table t add secret text; insert into t values (1, 'a', 's'); update t set a = 'b'; delete from t")
+            .await;
+        let row = |a: &str| json!({"id": 1, "a": a});
+        assert_eq!(stage.log().await, [insert(row("a")), update(row("a"), row("b")), delete(row("b"))], "{each}");
+        stage.sql("drop table t").await;
+    }
+}
+
 pub async fn migrations_never_make_writes_fail(stage: Stage) {
     let change = "insert into t(id, more) values (1, 'm'); update t set more = 'n'; update t set id = 2; delete from t";
     for options in ["", ", leave_out => '{secret}'", ", old => 'key'", ", old => 'none'"] {
