@@ -42,6 +42,12 @@ begin
         using errcode = 'object_not_in_prerequisite_state', hint = 'Install with the newer rowcast.';
     end if;
   end if;
+  -- What was installed already: the last file closes to others what was not.
+  perform pg_catalog.set_config('rowcast.before', coalesce(pg_catalog.string_agg(pg_catalog.concat(o.tableoid, ' ', o.oid), ','), ''), false) from (
+    select n.tableoid, n.oid from pg_catalog.pg_namespace n where n.nspname = 'rowcast' union all
+    select c.tableoid, c.oid from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('rowcast') union all
+    select p.tableoid, p.oid from pg_catalog.pg_proc p where p.pronamespace = pg_catalog.to_regnamespace('rowcast')) o
+   where installed is not null;
 end
 $$;
 

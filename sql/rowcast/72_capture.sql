@@ -183,6 +183,21 @@ $$;
 revoke all on function rowcast.capture_source(rowcast.watched) from public;
 comment on function rowcast.capture_source(rowcast.watched) is 'Body of the capture function of a watched table.';
 
+-- Default privileges of who makes an object may open it to others.
+create or replace function rowcast.close_to_others(catalogue regclass, object oid, owner oid, acl aclitem[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  it    record := pg_identify_object(catalogue, object, 0);
+  other oid;
+begin
+  for other in select distinct a.grantee from aclexplode(acl) a where a.grantee not in (0, owner) loop
+    execute format('revoke all on %s %s from %I cascade', it.type, it.identity, pg_get_userbyid(other));
+  end loop;
+end
+$$;
+revoke all on function rowcast.close_to_others(regclass, oid, oid, aclitem[]) from public;
+comment on function rowcast.close_to_others(regclass, oid, oid, aclitem[]) is 'Takes an object, named as in pg_depend, away from all roles but its owner. What PUBLIC may is not its business.';
+
 create or replace function rowcast.write_capture(topic text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -198,6 +213,7 @@ begin
          else rowcast.capture_source(w) end);
   execute format('revoke all on function %s from public', name);
   execute format('alter function %s owner to %I', name, owner);
+  perform rowcast.close_to_others(p.tableoid, p.oid, p.proowner, p.proacl) from pg_proc p where p.oid = name::regprocedure;
   execute format('comment on function %s is %L', name, format('Logs the changes of %s. Written by rowcast.watch.', topic));
 end
 $$;

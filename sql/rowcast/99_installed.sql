@@ -2,24 +2,15 @@
 
 do $$
 declare
-  object record;
-  topic  text;
+  topic text;
 begin
+  -- Default privileges may have opened to others what was made just now. What a listener was granted before stays.
+  perform rowcast.close_to_others(o.tableoid, o.oid, o.owner, o.acl) from (
+    select n.tableoid, n.oid, n.nspowner, n.nspacl from pg_catalog.pg_namespace n where n.nspname = 'rowcast' union all
+    select c.tableoid, c.oid, c.relowner, c.relacl from pg_catalog.pg_class c where c.relnamespace = 'rowcast'::regnamespace union all
+    select p.tableoid, p.oid, p.proowner, p.proacl from pg_catalog.pg_proc p where p.pronamespace = 'rowcast'::regnamespace) o(tableoid, oid, owner, acl)
+   where pg_catalog.concat(o.tableoid, ' ', o.oid) <> all (pg_catalog.string_to_array(pg_catalog.current_setting('rowcast.before'), ','));
   if not exists (select from rowcast.state) then
-    -- Default privileges of the installing role may have opened to others what was made just now.
-    for object in
-      select pg_catalog.format('%s %s', case when c.relkind = 'S' then 'sequence' else 'table' end, c.oid::regclass) as name, a.grantee
-        from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
-       where c.relnamespace = 'rowcast'::regnamespace and c.relkind in ('r', 'S') and a.grantee not in (0, c.relowner)
-      union
-      select pg_catalog.format('function %s', p.oid::regprocedure), a.grantee from pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
-       where p.pronamespace = 'rowcast'::regnamespace and a.grantee not in (0, p.proowner)
-      union
-      select 'schema rowcast', a.grantee from pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
-       where n.nspname = 'rowcast' and a.grantee not in (0, n.nspowner)
-    loop
-      execute pg_catalog.format('revoke all on %s from %I', object.name, pg_catalog.pg_get_userbyid(object.grantee));
-    end loop;
     perform rowcast.begin_feed('installed');
   end if;
   -- Replaced in place: no lock on the tables is needed.

@@ -57,14 +57,41 @@ pub async fn default_privileges_open_nothing(stage: Stage) {
     for what in ["tables", "sequences", "functions", "schemas"] {
         stage.sql(&format!("alter default privileges grant all on {what} to {reader}")).await;
     }
+    stage.sql("create schema rowcast").await;
     stage.install().await;
     for sql in [
         "select * from rowcast.event",
         "insert into rowcast.event_0 (id, topic, op) values (1, 't', 'D')",
         "select rowcast.pause()",
+        "create table rowcast.x (id int)",
     ] {
         assert_eq!(refused(&stage.session(Some(&reader)).await, sql).await.code().code(), "42501", "{sql}");
     }
+}
+
+pub async fn default_privileges_open_nothing_later(stage: Stage) {
+    let (reader, listener) = (stage.role("reader").await, stage.role("listener").await);
+    let open = async || -> Option<String> {
+        stage
+            .value(&format!(
+                "select string_agg(p.oid::regprocedure::text, ', ') from pg_proc p where p.pronamespace = 'rowcast'::regnamespace
+                   and has_function_privilege('{reader}', p.oid, 'execute')"
+            ))
+            .await
+    };
+    stage.sql(&format!("{TABLE} select rowcast.grant_listener('{listener}')")).await;
+    stage.sql(&format!("alter default privileges grant all on functions to {reader} with grant option")).await;
+    stage.sql("create table u (id int primary key); select rowcast.watch('u')").await;
+    assert_eq!(open().await, None);
+    // As it was left by a watch that did not look, and a function that the version before did not have.
+    stage
+        .sql(&format!(
+            "grant execute on function rowcast.\"capture public.u\"() to {reader}; drop function rowcast.fold(\"char\", text, text, text, text)"
+        ))
+        .await;
+    stage.install().await;
+    assert_eq!(open().await, None);
+    run(&stage.session(Some(&listener)).await, "select * from rowcast.status(), rowcast.event").await;
 }
 
 pub async fn a_role_without_privileges_installs_and_watches(stage: Stage) {
