@@ -50,7 +50,8 @@ macro_rules! promises {
             refusals: what_cannot_be_watched_is_refused_with_the_way_out, wrong_options_are_refused_with_what_would_be_right;
             rights: strangers_neither_read_nor_forge, default_privileges_open_nothing, default_privileges_open_nothing_later,
                 a_role_without_privileges_installs_and_watches,
-                writers_need_no_right_to_the_log, the_listener_can_do_what_it_must_and_nothing_else, the_search_path_of_the_writer_is_not_trusted,
+                writers_need_no_right_to_the_log, lastval_fails_and_what_to_use_instead_does_not,
+                the_listener_can_do_what_it_must_and_nothing_else, the_search_path_of_the_writer_is_not_trusted,
                 a_publication_of_all_tables_stops_nobody;
             ring: a_leaf_is_emptied_when_nobody_needs_it, what_is_prepared_keeps_its_leaf, the_ring_turns_into_an_empty_leaf_alone,
                 changes_go_to_the_leaf_of_their_generation, a_feed_begins_with_an_empty_tick,

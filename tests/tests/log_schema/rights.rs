@@ -116,6 +116,27 @@ pub async fn writers_need_no_right_to_the_log(stage: Stage) {
     assert_eq!(stage.log().await, [insert(json!({"id": 1}))]);
 }
 
+/// No right to the log's sequence: an error is better than the id of another thing.
+pub async fn lastval_fails_and_what_to_use_instead_does_not(stage: Stage) {
+    let writer = stage.role("writer").await;
+    for each in ["row", "statement"] {
+        stage
+            .sql(&format!(
+                "create table t (id serial primary key, a text); select rowcast.watch('t', each => '{each}');
+                 grant all on t, t_id_seq to {writer}"
+            ))
+            .await;
+        let client = stage.session(Some(&writer)).await;
+        run(&client, "insert into t default values").await;
+        let error = refused(&client, "select lastval()").await;
+        assert_eq!((error.code().code(), error.message()), ("42501", "permission denied for sequence event_id"));
+        let id = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+        assert_eq!(id("select currval(pg_get_serial_sequence('t', 'id'))").await, 1);
+        assert_eq!(id("insert into t default values returning id::bigint").await, 2);
+        stage.sql("drop table t").await;
+    }
+}
+
 pub async fn the_listener_can_do_what_it_must_and_nothing_else(stage: Stage) {
     let listener = stage.role("listener").await;
     stage.sql(&format!("{TABLE} insert into t values (1); select rowcast.grant_listener('{listener}')")).await;
