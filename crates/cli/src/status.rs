@@ -12,10 +12,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::{schema, server::Server};
 
-/// One reading, as the database puts it: its clock, the row of `rowcast.status()`, and what is watched.
+/// One reading, as the database puts it: its clock, the row of `rowcast.status()`, and what is watched. A trigger for
+/// TRUNCATE is not copied to new partitions, and a partition may bring that of another table. (`pg_partition_tree` would
+/// wait for who has a partition locked.)
 const READ: &str = "select pg_catalog.json_build_object('now', pg_catalog.clock_timestamp(), 'log', \
     (select pg_catalog.row_to_json(s) from rowcast.status() s), 'tables', \
-    (select coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(w) order by w.topic), '[]') from rowcast.watched w))::text";
+    (select coalesce(pg_catalog.json_agg(pg_catalog.row_to_json(t) order by t.topic), '[]') from (\
+      select w.*, array(\
+        with recursive part(relation) as (\
+          select c.oid from pg_catalog.pg_class c where c.oid = w.relation and 'TRUNCATE' = any (w.ops) \
+          union all \
+          select c.oid from part p join pg_catalog.pg_inherits i on i.inhparent = p.relation and not i.inhdetachpending \
+            join pg_catalog.pg_class c on c.oid = i.inhrelid and c.relispartition) \
+        select n.nspname || '.' || c.relname \
+          from part p join pg_catalog.pg_class c on c.oid = p.relation join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where not exists (select from pg_catalog.pg_trigger t join pg_catalog.pg_proc f on f.oid = t.tgfoid \
+             where t.tgrelid = c.oid and t.tgname = '!rowcast_truncate' \
+               and f.proname in ('capture ' || w.topic, 'capture ' || pg_catalog.md5(w.topic))) order by 1) as truncate_not_captured \
+        from rowcast.watched w) t))::text";
 
 /// Show how the log is: the feed, what is watched, what waits, who listens.
 ///
@@ -93,6 +107,8 @@ struct Table {
     columns: Vec<String>,
     key: Vec<String>,
     since: String,
+    /// Partitions that have no trigger for it, though TRUNCATE is watched.
+    truncate_not_captured: Vec<String>,
 }
 
 /// What the bus holds of the log.
@@ -206,6 +222,9 @@ impl Report {
         }
         for table in &self.tables {
             line("table", table.text());
+            if let Some(warning) = table.warning() {
+                line("WARNING", warning);
+            }
         }
         out
     }
@@ -223,6 +242,15 @@ impl Table {
             text.push_str(&self.leave_out.join(", "));
         }
         text
+    }
+
+    fn warning(&self) -> Option<String> {
+        let (first, more) = self.truncate_not_captured.split_first()?;
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        Some(format!(
+            "{}: TRUNCATE of {first}{more} is not captured: watch the table again, with its options",
+            self.topic
+        ))
     }
 }
 

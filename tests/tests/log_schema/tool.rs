@@ -87,6 +87,42 @@ async fn the_tool_tells_how_log_and_bus_are() {
 }
 
 #[tokio::test]
+async fn the_tool_warns_of_partitions_whose_truncate_is_not_captured() {
+    let stage = Stage::new().await;
+    stage
+        .sql(
+            "create table t (id int, b int) partition by list (id); create table p1 partition of t for values in (1);
+             create table u (id int, b int) partition by list (id); select rowcast.watch('t'), rowcast.watch('u', ops => '{INSERT}')",
+        )
+        .await;
+    assert!(!done(&stage, &["status"]).contains("WARNING"));
+    stage
+        .sql(
+            "create table p2 partition of t for values in (2) partition by list (b); create table q partition of p2 for values in (2);
+             create table p3 partition of t for values in (3); alter table t detach partition p3;
+             create table p4 partition of u for values in (4)",
+        )
+        .await;
+    let listener = stage.role("listener").await;
+    stage.sql(&format!("select rowcast.grant_listener('{listener}')")).await;
+    let writer = stage.session(None).await;
+    run(&writer, "begin; lock table q").await;
+    let url = format!("postgres://{listener}@127.0.0.1:{}/{}", stage.server.port(), stage.database);
+    let text = done(&stage, &["status", "--database-url", &url]);
+    let warning = "WARNING     public.t: TRUNCATE of public.p2 and 1 more is not captured";
+    assert!(text.contains(warning) && text.matches("WARNING").count() == 1, "{text}");
+    let json: Value = serde_json::from_str(&done(&stage, &["status", "--json"])).unwrap();
+    assert_eq!(json["tables"][0]["truncate_not_captured"], json!(["public.p2", "public.q"]));
+    assert_eq!(json["tables"][1]["truncate_not_captured"], json!([]));
+    run(&writer, "rollback").await;
+    stage.sql("select rowcast.watch('t')").await;
+    assert!(!done(&stage, &["status"]).contains("WARNING"));
+    // A trigger that is there may be that of another table.
+    stage.sql("select rowcast.watch('u'); alter table t detach partition p1; alter table u attach partition p1 for values in (1)").await;
+    assert!(done(&stage, &["status"]).contains("WARNING     public.u: TRUNCATE of public.p1 is not captured"));
+}
+
+#[tokio::test]
 async fn the_tool_does_not_wait_for_ever_for_a_table() {
     let stage = Stage::new().await;
     stage.sql("create table t (id int primary key)").await;
