@@ -50,6 +50,16 @@ $$;
 revoke all on function rowcast.row_expression(text, text[]) from public;
 comment on function rowcast.row_expression(text, text[]) is 'SQL that makes JSON of NEW or OLD: of the columns named, or of all for null. For rowcast.capture_source.';
 
+-- Where a column of the key has been renamed since, nothing would tell the row: then the whole row does.
+create or replace function rowcast.key_expression(variable text, key text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select format('(select case when pg_catalog.count(*) operator(pg_catalog.=) %s then ''{'' operator(pg_catalog.||) pg_catalog.string_agg(pg_catalog.to_json(v.key)::pg_catalog.text'
+    ' operator(pg_catalog.||) '':'' operator(pg_catalog.||) v.value::pg_catalog.text, '','') operator(pg_catalog.||) ''}'' end'
+    ' from pg_catalog.json_each(pg_catalog.row_to_json(%s)) v where v.key operator(pg_catalog.=) any (%L::pg_catalog.text[]))', cardinality(key), variable, key)
+$$;
+revoke all on function rowcast.key_expression(text, text[]) from public;
+comment on function rowcast.key_expression(text, text[]) is 'SQL that makes JSON of the key columns of NEW or OLD; null if one of them is not there. For rowcast.capture_source.';
+
 create or replace function rowcast.delivered(w rowcast.watched) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
   -- Where columns are left out, always: after one of them is dropped it may be added again.
@@ -114,6 +124,8 @@ declare
   fold      text := format(E'if %s then\n        if rowcast.fold(tg_op::pg_catalog."char", %s, replaced, old_row, cut) then\n'
     '          return null;\n        end if;\n      end if;', late, format(version, 'new'));
   new_row   text := rowcast.row_expression('new', delivered);
+  old_row   text := 'old_row := ' || rowcast.row_expression('old', delivered) || ';';
+  old_key   text := format('old_row := coalesce(%s, %s);', rowcast.key_expression('old', w.key), rowcast.row_expression('old', delivered));
 begin
   -- As few expressions as can be on the way of an ordinary change: PL/pgSQL makes each of them ready anew in every
   -- transaction, which costs more than to evaluate it.
@@ -166,14 +178,13 @@ end
 $body$,
     new_row,
     case w.old
-      when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
-      when 'key' then format(E'old_row := %s;\n    if old_row operator(pg_catalog.=) %s then\n      old_row := null;\n    end if;',
-        rowcast.row_expression('old', w.key), rowcast.row_expression('new', w.key))
+      when 'full' then old_row
+      when 'key' then format(E'%s\n    if old_row operator(pg_catalog.=) %s then\n      old_row := null;\n    end if;', old_key, rowcast.key_expression('new', w.key))
       else ''
     end,
     case w.old
-      when 'full' then 'old_row := ' || rowcast.row_expression('old', delivered) || ';'
-      when 'key' then 'old_row := ' || rowcast.row_expression('old', w.key) || ';'
+      when 'full' then old_row
+      when 'key' then old_key
       else ''
     end,
     inserted, updated, deleted, cut, late, replaces, fold, replaced,

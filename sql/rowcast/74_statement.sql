@@ -44,7 +44,7 @@ declare
   fresh     text := rowcast.row_expression('n.*', delivered); -- n alone would be a column of that name
   gone      text := case w.old
     when 'full' then rowcast.row_expression('o.*', delivered)
-    when 'key' then rowcast.row_expression('o.*', w.key)
+    when 'key' then format('coalesce(%s, %s)', rowcast.key_expression('o.*', w.key), rowcast.row_expression('o.*', delivered))
     else 'null::pg_catalog.text'
   end;
   numbered  text := '(select pg_catalog.row_number() over () as place, %s from %s) %s';
@@ -57,8 +57,8 @@ begin
     return format('select a.place, a.data, b.old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
       format(numbered, fresh || ' as data', new_rows || ' n', 'a'), format(numbered, gone || ' as old', old_rows || ' o', 'b'));
   end if;
-  return format('select a.place, a.data, case when b.old operator(pg_catalog.<>) a.key then b.old else '''' end as old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
-    format(numbered, fresh || ' as data, ' || rowcast.row_expression('n.*', w.key) || ' as key', new_rows || ' n', 'a'),
+  return format('select a.place, a.data, case when b.old operator(pg_catalog.=) a.key then '''' else b.old end as old from %s full join %s on a.place operator(pg_catalog.=) b.place offset 0',
+    format(numbered, fresh || ' as data, ' || rowcast.key_expression('n.*', w.key) || ' as key', new_rows || ' n', 'a'),
     format(numbered, gone || ' as old', old_rows || ' o', 'b'));
 end
 $$;

@@ -33,7 +33,8 @@ macro_rules! promises {
                 a_newer_schema_is_not_touched, everything_has_a_comment, another_role_does_not_install_over_it;
             options: only_the_ops_asked_for_are_captured, a_column_that_is_left_out_stays_out,
                 a_column_that_is_left_out_and_made_anew_stays_out, migrations_never_make_writes_fail,
-                of_the_old_row_is_kept_what_was_asked_for, a_change_that_is_too_large_goes_without_its_largest_values,
+                of_the_old_row_is_kept_what_was_asked_for,
+                where_a_column_of_the_key_was_renamed_the_whole_old_row_is_kept, a_change_that_is_too_large_goes_without_its_largest_values,
                 watch_again_changes_the_options, a_renamed_table_keeps_its_topic, unwatch_takes_name_and_topic,
                 a_table_that_was_dropped_can_be_watched_anew, who_missed_changes_of_a_table_is_told;
             order: what_a_trigger_does_comes_after_what_fired_it, a_row_that_is_changed_before_its_turn_is_one_change,

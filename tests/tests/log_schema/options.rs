@@ -85,6 +85,28 @@ pub async fn of_the_old_row_is_kept_what_was_asked_for(stage: Stage) {
     );
 }
 
+pub async fn where_a_column_of_the_key_was_renamed_the_whole_old_row_is_kept(stage: Stage) {
+    for each in ["row", "statement"] {
+        for leave_out in ["", "secret"] {
+            // Where columns are left out, one that is renamed is not delivered either.
+            let row = |key: i32, v: &str| match leave_out {
+                "" => json!({"a": 1, "c": key, "v": v, "secret": "s"}),
+                _ => json!({"a": 1, "v": v}),
+            };
+            stage
+                .sql(&format!(
+                    "create table t (a int, b int, v text, secret text, primary key (a, b)); insert into t values (1, 2, 'v', 's');
+                     select rowcast.watch('t', old => 'key', each => '{each}', leave_out => '{{{leave_out}}}'); alter table t rename b to c"
+                ))
+                .await;
+            stage.sql("update t set v = 'w'; update t set c = 3; delete from t").await;
+            let expected = [update(row(2, "v"), row(2, "w")), update(row(2, "w"), row(3, "w")), delete(row(3, "w"))];
+            assert_eq!(stage.log().await, expected, "{each} {leave_out}");
+            stage.sql("drop table t").await;
+        }
+    }
+}
+
 pub async fn a_change_that_is_too_large_goes_without_its_largest_values(stage: Stage) {
     stage.sql("create table t (id text primary key, a text, b text, c text); select rowcast.watch('t', max_change_bytes => 2000)").await;
     stage.sql("insert into t values ('k', repeat('a', 1500), repeat('b', 600), 'c')").await;
