@@ -62,7 +62,7 @@ macro_rules! promises {
                 a_cascade_comes_after_its_cause, a_truncate_is_one_change, a_changed_key_is_one_update, a_savepoint_takes_its_changes_with_it,
                 a_prepared_transaction_is_logged_when_it_commits, the_doorbell_rings_only_for_a_listener_that_sleeps,
                 changes_of_one_transaction_are_in_order;
-            types: every_type_comes_out_as_json, a_row_of_a_megabyte_comes_out_whole, generated_columns_come_out_as_they_are_or_not_at_all,
+            types: every_type_comes_out_as_json, settings_of_the_writer_count, a_row_of_a_megabyte_comes_out_whole, generated_columns_come_out_as_they_are_or_not_at_all,
                 names_are_what_they_are, without_a_key_whole_rows_come_out, the_key_is_in_its_own_order;
         }
     };

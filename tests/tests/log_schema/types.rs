@@ -102,3 +102,11 @@ pub async fn the_key_is_in_its_own_order(stage: Stage) {
     let key: Vec<String> = stage.value("select key from rowcast.watched").await;
     assert_eq!(key, ["c", "a"]);
 }
+
+pub async fn settings_of_the_writer_count(stage: Stage) {
+    stage.sql("create table t (id int primary key, b bytea, i interval, f float8, ts timestamptz); select rowcast.watch('t')").await;
+    stage.sql("set bytea_output = escape; set intervalstyle = iso_8601; set extra_float_digits = 0; set time zone 'Asia/Tokyo'").await;
+    stage.sql("insert into t values (1, '\\x41', '1 day', 0.1::float8 + 0.2::float8, '2026-01-02 03:04:05+00')").await;
+    let row = json!({"id": 1, "b": "A", "i": "P1D", "f": 0.3, "ts": "2026-01-02T12:04:05+09:00"});
+    assert_eq!(stage.log().await, [insert(row)]);
+}
