@@ -1,6 +1,6 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::origin::Origin;
+use crate::{fanout::Fanout, light::Light, origin::Origin, overload::Overload};
 
 /// Measures rowcast on this machine; the table goes to standard output.
 ///
@@ -38,6 +38,12 @@ pub enum Command {
     Latency(Latency),
     /// Deliveries a second, and what they cost
     Throughput(Throughput),
+    /// Deliveries a second of one gateway on a core of its own, changes straight from the bus
+    Fanout(Fanout),
+    /// More changes than can be written one by one: how late they are
+    Overload(Overload),
+    /// A few changes a second, straight from the bus: how late they are
+    Light(Light),
     /// Memory of connections that wait
     Idle(Idle),
     /// What a listener carries from the log to Redis after it was away

@@ -15,7 +15,11 @@ use crate::{
     wire,
 };
 
-const ANSWER: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x8a\x00";
+const ANSWER: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+const PONG: &[u8] = &[0x8a, 0];
+
+/// A floor that is later than this was paused, and does not make up for it.
+const PAUSED: Duration = Duration::from_millis(500);
 
 /// Passes that warm the connections, at [`WARM_RATE`] a second whatever the rate.
 pub const WARM: u64 = 50;
@@ -32,7 +36,7 @@ pub fn start(cores: &Cores, floor: &Floor) -> anyhow::Result<Process> {
         ("--port", "{port}".to_owned()),
     ];
     let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-    cores.as_servers()?;
+    cores.as_single()?;
     let process = Process::start("bench", &std::iter::once("floor".to_owned()).chain(flags).collect::<Vec<_>>())?;
     cores.release()?;
     Ok(process)
@@ -51,8 +55,12 @@ pub fn serve(floor: &Floor) -> anyhow::Result<()> {
         if rate > 0 {
             next += Duration::from_secs(1) / rate;
         }
-        if Instant::now() > end {
+        let now = Instant::now();
+        if now > end {
             break;
+        }
+        if now.saturating_duration_since(next) > PAUSED {
+            next = now;
         }
         frames.clear();
         let sent_us = now_us();
@@ -75,13 +83,20 @@ fn accept(listener: &TcpListener) -> anyhow::Result<TcpStream> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     socket.set_write_timeout(Some(Duration::from_secs(10)))?;
-    let mut request = Vec::new();
-    while !request.ends_with(&wire::PING) {
+    read_until(&mut socket, b"\r\n\r\n")?;
+    socket.write_all(ANSWER)?;
+    read_until(&mut socket, &wire::PING)?;
+    socket.write_all(PONG)?;
+    Ok(socket)
+}
+
+fn read_until(socket: &mut TcpStream, end: &[u8]) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end) {
         let mut buffer = [0; 1024];
         let count = socket.read(&mut buffer)?;
         anyhow::ensure!(count > 0, "closed during the handshake");
-        request.extend_from_slice(&buffer[..count]);
+        bytes.extend_from_slice(&buffer[..count]);
     }
-    socket.write_all(ANSWER)?;
-    Ok(socket)
+    Ok(())
 }

@@ -4,7 +4,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     args::Idle,
-    connect::connect,
+    connect::{Dialler, Hello},
     latency::ARRIVES_WITHIN,
     load::Load,
     origin::Origin,
@@ -24,7 +24,8 @@ pub async fn run(stage: &Stage, what: &Idle, time: Duration, report: &mut Report
     let mut writer = stage.writer(Origin::Notify).await?;
     sleep(SETTLE).await;
     let before = usage::resident_kib(&pids)?;
-    let clients = connect(&gateways.addresses(), Origin::Notify.path(), what.connections as usize)?;
+    let hello = Hello::plain(Origin::Notify.path());
+    let clients = Dialler::new(gateways.addresses(), &stage.cores).connect(hello, what.connections as usize).await?;
     let load = Load::start(clients, writer.last(), &stage.cores)?;
     sleep(SETTLE).await;
     let after = usage::resident_kib(&pids)?;

@@ -5,7 +5,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     args::{Floor, Latency},
-    connect::connect,
+    connect::{Dialler, Hello},
     floor,
     load::{Load, Tally},
     origin::Origin,
@@ -63,7 +63,8 @@ struct Run {
 async fn rowcast(stage: &Stage, what: &Latency, origin: Origin, rate: u32, time: Duration) -> anyhow::Result<Run> {
     let gateways = stage.gateways(2).await?;
     let mut writer = stage.writer(origin).await?;
-    let clients = connect(&gateways.addresses(), origin.path(), what.clients as usize)?;
+    let hello = Hello::plain(origin.path());
+    let clients = Dialler::new(gateways.addresses(), &stage.cores).connect(hello, what.clients as usize).await?;
     let load = Load::start(clients, writer.last(), &stage.cores)?;
     for _ in 0..WARM {
         writer.insert(1, &load).await?;
@@ -78,14 +79,15 @@ async fn rowcast(stage: &Stage, what: &Latency, origin: Origin, rate: u32, time:
     drop(timeout(ARRIVES_WITHIN, load.all_have(u64::from(WARM) + u64::from(rate) * time.as_secs())).await);
     let counts = load.progress.counts();
     let clients = gateways.end(load, writer.last())?;
-    Ok(Run { clients, inserts, bytes: (counts.bytes / counts.changes.max(1)) as usize })
+    Ok(Run { clients, inserts, bytes: counts.bytes_each() })
 }
 
 async fn bare(stage: &Stage, what: &Latency, rate: u32, time: Duration, bytes: usize) -> anyhow::Result<Tally> {
     let at_most = time.as_secs() + 60;
     let settings = Floor { port: 0, clients: what.clients, bytes, joined: 1, rate, at_most };
     let process = floor::start(&stage.cores, &settings)?;
-    let load = Load::start(connect(&[process.address()], "/", what.clients as usize)?, 0, &stage.cores)?;
+    let dialler = Dialler::new(vec![process.address()], &stage.cores);
+    let load = Load::start(dialler.connect(Hello::plain("/"), what.clients as usize).await?, 0, &stage.cores)?;
     timeout(ARRIVES_WITHIN, load.all_have(floor::WARM)).await?;
     load.progress.record(true);
     sleep(time).await;

@@ -5,7 +5,10 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread::JoinHandle,
 };
 
@@ -13,7 +16,7 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use rustix::{
     buffer::spare_capacity,
-    event::{Timespec, epoll},
+    event::{EventfdFlags, Timespec, epoll, eventfd},
     time::{ClockId, clock_gettime},
 };
 
@@ -31,13 +34,18 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const EVENTS: usize = 256;
 /// How soon it notices that it is to stop.
 const LOOK_AROUND: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// Of the event that says to look up; no client has this number.
+const WAKE: u64 = u64::MAX;
 /// Latencies above count as this: a minute.
 const MOST_US: u64 = 60_000_000;
 
 /// A running load client.
 pub struct Load {
     pub progress: Arc<Progress>,
+    /// Those that are read.
     pub clients: u64,
+    joining: Sender<(Client, Order)>,
+    wake: Arc<OwnedFd>,
     thread: JoinHandle<anyhow::Result<Crowd>>,
 }
 
@@ -55,13 +63,19 @@ pub struct Tally {
 struct Crowd {
     progress: Arc<Progress>,
     clients: Vec<Member>,
+    joining: Receiver<(Client, Order)>,
+    wake: Arc<OwnedFd>,
+    epoll: OwnedFd,
+    /// The first so many clients are not read until they are to.
+    unread: usize,
     reader: Reader,
     tally: Tally,
     recording_since: Option<f64>,
 }
 
 struct Member {
-    stream: TcpStream,
+    /// Nothing once the connection has ended.
+    stream: Option<TcpStream>,
     order: Order,
     /// The beginning of a frame whose end has not come.
     rest: Vec<u8>,
@@ -70,12 +84,22 @@ struct Member {
 impl Load {
     /// Starts reading. The first change that each client is to see is the one after `last`.
     pub fn start(clients: Vec<Client>, last: u64, cores: &Cores) -> anyhow::Result<Self> {
+        Self::start_without(0, clients, last, cores)
+    }
+
+    /// As [`Load::start`], but the first `unread` clients are not read until [`Load::read_all`].
+    pub fn start_without(unread: usize, clients: Vec<Client>, last: u64, cores: &Cores) -> anyhow::Result<Self> {
         let progress = Arc::new(Progress::default());
-        let count = clients.len() as u64;
-        let member = |Client { stream, rest }| Member { stream, order: Order::after(last), rest };
+        let count = (clients.len() - unread) as u64;
+        let (joining, joined) = channel();
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let mut crowd = Crowd {
             progress: Arc::clone(&progress),
-            clients: clients.into_iter().map(member).collect(),
+            clients: Vec::with_capacity(clients.len()),
+            joining: joined,
+            wake: Arc::clone(&wake),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            unread,
             reader: Reader::new(),
             tally: Tally {
                 from_insert: Histogram::new_with_bounds(1, MOST_US, 3)?,
@@ -88,10 +112,29 @@ impl Load {
         let cores = cores.clone();
         let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
             cores.as_load()?;
+            clients.into_iter().try_for_each(|client| crowd.join(client, Order::after(last)))?;
             crowd.run()?;
             Ok(crowd)
         })?;
-        Ok(Self { progress, clients: count, thread })
+        Ok(Self { progress, clients: count, joining, wake, thread })
+    }
+
+    /// How others hand it clients while it runs, with what they have seen; to be followed by
+    /// [`Load::notice`] in case nothing else comes.
+    pub fn door(&self) -> Sender<(Client, Order)> {
+        self.joining.clone()
+    }
+
+    /// It looks up at once.
+    pub fn notice(&self) -> anyhow::Result<()> {
+        rustix::io::write(&self.wake, &1_u64.to_ne_bytes())?;
+        Ok(())
+    }
+
+    /// Reads all clients from now on.
+    pub fn read_all(&self) -> anyhow::Result<()> {
+        self.progress.read_all();
+        self.notice()
     }
 
     /// Waits until every client has this many changes.
@@ -99,14 +142,16 @@ impl Load {
         self.progress.reach(changes * self.clients).await;
     }
 
-    /// Ends it. Clients that have not seen every change up to `last` have missed some; without it
-    /// only holes count.
+    /// Ends it. Clients that have not seen every change up to `last` have missed some, but for those
+    /// that were never read; without it only holes count.
     pub fn end(self, last: Option<u64>) -> anyhow::Result<Tally> {
         self.progress.stop();
+        self.notice()?;
         let crowd = self.thread.join().ok().context("the load client panicked")??;
         let mut tally = crowd.tally;
         if let Some(last) = last {
-            crowd.clients.iter().for_each(|client| client.order.end(last, &mut tally.faults));
+            crowd.clients[crowd.unread..].iter().for_each(|client| client.order.end(last, &mut tally.faults));
+            crowd.progress.take_lost().iter().for_each(|order| order.end(last, &mut tally.faults));
         }
         Ok(tally)
     }
@@ -114,21 +159,29 @@ impl Load {
 
 impl Crowd {
     fn run(&mut self) -> anyhow::Result<()> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        for (index, client) in self.clients.iter().enumerate() {
-            epoll::add(&epoll, &client.stream, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
-        }
+        epoll::add(&self.epoll, &*self.wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut events = Vec::with_capacity(EVENTS);
         while !self.progress.is_stopped() {
             self.note_recording();
+            if self.unread > 0 && self.progress.is_reading_all() {
+                let unread = std::mem::take(&mut self.unread);
+                (0..unread).try_for_each(|index| self.listen(index))?;
+            }
+            while let Ok((client, order)) = self.joining.try_recv() {
+                self.join(client, order)?;
+            }
             events.clear();
-            match epoll::wait(&epoll, spare_capacity(&mut events), Some(&LOOK_AROUND)) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&LOOK_AROUND)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             for event in &events {
-                let count = self.read(event.data.u64() as usize, &mut buffer, &epoll)?;
+                if event.data.u64() == WAKE {
+                    rustix::io::read(&self.wake, &mut [0_u8; 8])?;
+                    continue;
+                }
+                let count = self.read(event.data.u64() as usize, &mut buffer)?;
                 // After each read: the writer waits for it.
                 self.progress.count(count);
             }
@@ -137,23 +190,46 @@ impl Crowd {
         Ok(())
     }
 
+    /// Takes a client in, with what came right behind its handshake.
+    fn join(&mut self, Client { stream, rest }: Client, order: Order) -> anyhow::Result<()> {
+        let index = self.clients.len();
+        self.clients.push(Member { stream: Some(stream), order, rest: Vec::new() });
+        let counts = self.take(index, &rest)?;
+        self.progress.count(counts);
+        if index >= self.unread { self.listen(index) } else { Ok(()) }
+    }
+
+    fn listen(&self, index: usize) -> anyhow::Result<()> {
+        let Some(stream) = &self.clients[index].stream else { return Ok(()) };
+        Ok(epoll::add(&self.epoll, stream, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?)
+    }
+
     /// One read of one socket; the rest of what it has comes with its next turn.
-    fn read(&mut self, index: usize, buffer: &mut [u8], epoll: &OwnedFd) -> anyhow::Result<Counts> {
+    fn read(&mut self, index: usize, buffer: &mut [u8]) -> anyhow::Result<Counts> {
         let client = &mut self.clients[index];
+        let Some(stream) = &mut client.stream else { return Ok(Counts::default()) };
         let before = client.rest.len();
         buffer[..before].copy_from_slice(&client.rest);
-        let read = match client.stream.read(&mut buffer[before..]) {
+        let read = match stream.read(&mut buffer[before..]) {
             Ok(read @ 1..) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Counts::default()),
             Ok(0) | Err(_) => {
-                epoll::delete(epoll, &client.stream)?;
+                client.stream = None;
                 self.tally.faults.cut_off += 1;
+                let order = std::mem::replace(&mut client.order, Order::after(u64::MAX));
+                self.progress.lose(order);
                 return Ok(Counts::default());
             }
         };
+        let counts = self.take(index, &buffer[..before + read])?;
+        Ok(Counts { reads: 1, ..counts })
+    }
+
+    /// Takes the frames off what a client has read, and keeps the beginning of one.
+    fn take(&mut self, index: usize, mut left: &[u8]) -> anyhow::Result<Counts> {
+        let client = &mut self.clients[index];
         let now = now_us();
-        let mut counts = Counts { reads: 1, ..Counts::default() };
-        let mut left = &buffer[..before + read];
+        let mut counts = Counts::default();
         while let Some(frame) = wire::take(&mut left) {
             match frame.kind {
                 Kind::Data => {
@@ -168,7 +244,11 @@ impl Crowd {
                     }
                 }
                 // A socket that is too full for a pong is not idle either.
-                Kind::Ping => drop(client.stream.write(&wire::pong(frame.payload))),
+                Kind::Ping => {
+                    if let Some(stream) = &mut client.stream {
+                        drop(stream.write(&wire::pong(frame.payload)));
+                    }
+                }
                 Kind::Pong | Kind::Close => {}
             }
         }

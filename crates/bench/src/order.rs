@@ -35,6 +35,11 @@ impl Order {
         Self { last, holes: BTreeSet::new() }
     }
 
+    /// The last change that was seen.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Takes note of a change.
     pub fn see(&mut self, id: u64, faults: &mut Faults) {
         if id == self.last + 1 {

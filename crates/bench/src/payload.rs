@@ -34,9 +34,16 @@ impl Reader {
     /// `None` if it is not one of ours.
     pub fn read(&self, payload: &[u8]) -> Option<Stamp> {
         let after = |finder: &Finder<'_>, bytes: &[u8]| finder.find(bytes).map(|at| at + finder.needle().len());
-        let id_at = after(&self.id, payload)?;
-        // The recipe builds its JSON with spaces, row_to_json without.
-        let rest = payload[id_at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let mut rest = payload;
+        loop {
+            let id_at = after(&self.id, rest)?;
+            // The recipe builds its JSON with spaces, row_to_json without.
+            rest = rest[id_at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            // A text is the id of a subscription.
+            if rest.first()?.is_ascii_digit() {
+                break;
+            }
+        }
         let sent_at = after(&self.sent, rest)?;
         Some(Stamp { id: number(rest), sent_us: number(&rest[sent_at..]) })
     }
@@ -70,5 +77,10 @@ mod tests {
         let row = br#"{"table":"t","op":"INSERT","data":{"id":7,"metadata":{"sent": 99, "location": "x"}}}"#;
         assert_eq!(Reader::new().read(row), Some(Stamp { id: 7, sent_us: 99 }));
         assert_eq!(Reader::new().read(b"{\"type\":\"hello\"}"), None);
+        let behind =
+            br#"{"type":"change","id":"a","cursor":"k3f9.7","topic":"t","data":{"id" : 7, "metadata" : {"sent": 99}}}"#;
+        assert_eq!(Reader::new().read(behind), Some(Stamp { id: 7, sent_us: 99 }));
+        let answer = br#"{"type":"subscribed","id":"a","route":17,"cursor":"k3f9.7","resumed":true}"#;
+        assert_eq!(Reader::new().read(answer), None);
     }
 }

@@ -55,6 +55,11 @@ impl Report {
         Self { machine, cores, runs, time, rows: Vec::new(), faults: Faults::default(), busiest: Busiest::default() }
     }
 
+    /// How long a run measures.
+    pub fn time(&self) -> Duration {
+        self.time
+    }
+
     /// Adds the figure of a run, and the floor's in the same run.
     pub fn add(&mut self, measure: Measure, ours: f64, floor: Option<f64>) {
         let index = self.rows.iter().position(|row| row.measure == measure).unwrap_or_else(|| {

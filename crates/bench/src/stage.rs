@@ -1,19 +1,9 @@
-use std::net::SocketAddr;
-
 use e2e::{
     postgres::{Durability, PostgresServer},
     redis::RedisServer,
 };
 
-use crate::{
-    load::{Load, Tally},
-    order::Faults,
-    origin::Origin,
-    pin::Cores,
-    process::Process,
-    usage,
-    writer::Writer,
-};
+use crate::{gateways::Gateways, origin::Origin, pin::Cores, process::Process, usage, writer::Writer};
 
 /// The recipe's table and trigger, as users have them.
 const RECIPE: &str = include_str!("../../../sql/examples/sensors.sql");
@@ -30,9 +20,6 @@ pub struct Stage {
     redis: RedisServer,
     listener: Process,
 }
-
-/// Gateways of one run.
-pub struct Gateways(Vec<Process>);
 
 impl Stage {
     pub async fn set(cores: Cores) -> anyhow::Result<Self> {
@@ -54,13 +41,9 @@ impl Stage {
 
     pub async fn gateways(&self, count: u32) -> anyhow::Result<Gateways> {
         self.cores.as_servers()?;
-        let mut gateways = Vec::new();
-        for _ in 0..count {
-            let arguments = ["--redis-url", &self.redis.url(), "--bind", "{bind}"].map(str::to_owned);
-            gateways.push(Process::start("gateway", &arguments)?.ready().await?);
-        }
+        let gateways = Gateways::start(&self.redis.url(), count).await?;
         self.cores.release()?;
-        Ok(Gateways(gateways))
+        Ok(gateways)
     }
 
     pub async fn writer(&self, origin: Origin) -> anyhow::Result<Writer> {
@@ -71,26 +54,5 @@ impl Stage {
     pub fn upstream(&self) -> Vec<u32> {
         let postgres = self.postgres.pid().map(usage::family).unwrap_or_default();
         postgres.into_iter().chain(self.redis.pid()).chain([self.listener.pid()]).collect()
-    }
-}
-
-impl Gateways {
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().map(Process::address).collect()
-    }
-
-    pub fn pids(&self) -> Vec<u32> {
-        self.0.iter().map(Process::pid).collect()
-    }
-
-    /// Ends the load client, then the gateways; if clients have seen faults, says what the
-    /// gateways have to say.
-    pub fn end(self, load: Load, last: u64) -> anyhow::Result<Tally> {
-        let tally = load.end(Some(last))?;
-        if tally.faults != Faults::default() {
-            let logs: String = self.0.iter().map(Process::log).collect();
-            eprintln!("bench: {:?}; the gateways say:\n{logs}", tally.faults);
-        }
-        Ok(tally)
     }
 }

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use crate::{
-    args::{self, Args, Command, Idle, Latency, Listener, Throughput},
-    away, idle, latency, listener, machine,
+    args::{self, Args, Command},
+    away,
+    bus_stage::BusStage,
+    fanout, idle, latency, light, listener, machine, overload,
     pin::Cores,
     report::Report,
     stage::Stage,
@@ -16,87 +18,166 @@ pub const AT_MOST: Duration = Duration::from_secs(4 * 3600);
 /// Files that are not clients.
 const OWN_FILES: u64 = 100;
 
+/// What the runs need, started when the first one needs it.
+struct Suite {
+    cores: Cores,
+    stage: Option<Stage>,
+    bus: Option<BusStage>,
+    report: Report,
+    /// As in "run 2 of 3".
+    which: String,
+}
+
 /// Measures what was asked for. Runs alternate: whatever changes on the machine meanwhile hits all
 /// measurements, and the floor with them.
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
-    if let Some(Command::Writers(what)) = &args.command {
-        return writers::run(what, args.seconds).await;
-    }
-    if let Some(Command::Away(what)) = &args.command {
-        let cores = Cores::split(!args.no_pin)?;
-        let mut report = Report::new(machine::describe(), cores.describe(), args.runs, what.seconds_away);
-        for run in 1..=args.runs {
-            say(&format!("run {run} of {}: {} s without a listener", args.runs, what.seconds_away.as_secs()));
-            away::run(&cores, what, &mut report).await?;
-        }
-        return Ok(report);
-    }
-    let (latency, throughput, idle, listener) = chosen(args);
-    let most = [
-        latency.as_ref().map_or(0, |what| what.clients),
-        throughput.as_ref().map_or(0, |what| what.clients),
-        idle.as_ref().map_or(0, |what| what.connections),
-    ];
-    let (needed, files) = (u64::from(most.into_iter().max().unwrap_or(0)) + OWN_FILES, machine::open_files());
+    let commands = match &args.command {
+        Some(Command::Writers(what)) => return writers::run(what, args.seconds).await,
+        Some(command) => vec![command.clone()],
+        None => all(),
+    };
+    let most = commands.iter().map(clients).max().unwrap_or(0);
+    let (needed, files) = (u64::from(most) + OWN_FILES, machine::open_files());
     ensure!(needed <= files, "{needed} files are needed, and a process may open {files}: take fewer clients");
     let cores = Cores::split(!args.no_pin)?;
-    let mut report = Report::new(machine::describe(), cores.describe(), args.runs, args.seconds);
-    say("starting PostgreSQL, Redis and a listener");
-    let stage = Stage::set(cores).await?;
+    let time = match &args.command {
+        Some(Command::Away(what)) => what.seconds_away,
+        _ => args.seconds,
+    };
+    let report = Report::new(machine::describe(), cores.describe(), args.runs, time);
+    let mut suite = Suite { cores, stage: None, bus: None, report, which: String::new() };
     for run in 1..=args.runs {
-        let of = args.runs;
-        if let Some(what) = &latency {
-            for &rate in &what.rates {
-                for &origin in &what.origins {
-                    say(&format!(
-                        "run {run} of {of}: latency at {rate} changes/s from {origin} to {} clients",
-                        what.clients
-                    ));
-                    latency::run(&stage, what, origin, rate, args.seconds, &mut report).await?;
-                }
-            }
-        }
-        if let Some(what) = &throughput {
-            for &gateways in &what.gateways {
-                for &load in &what.loads {
-                    say(&format!(
-                        "run {run} of {of}: throughput, gateways: {gateways}, rows a statement: {}",
-                        load.rows
-                    ));
-                    throughput::run(&stage, what, gateways, load, args.seconds, &mut report).await?;
-                }
-            }
-        }
-        if let Some(what) = &idle {
-            say(&format!("run {run} of {of}: {} idle connections", what.connections));
-            idle::run(&stage, what, args.seconds, &mut report).await?;
-        }
-        if let Some(what) = &listener {
-            for &rows in &what.rows {
-                say(&format!(
-                    "run {run} of {of}: a listener with {} changes to catch up, {rows} a transaction",
-                    what.changes
-                ));
-                listener::run(&stage, what.changes, rows, &mut report).await?;
-            }
+        suite.which = format!("run {run} of {}", args.runs);
+        for command in &commands {
+            suite.measure(command).await?;
         }
     }
-    Ok(report)
+    Ok(suite.report)
 }
 
-type Chosen = (Option<Latency>, Option<Throughput>, Option<Idle>, Option<Listener>);
+/// What is measured without a command.
+fn all() -> Vec<Command> {
+    vec![
+        Command::Latency(args::defaults()),
+        Command::Throughput(args::defaults()),
+        Command::Fanout(args::defaults()),
+        Command::Overload(args::defaults()),
+        Command::Light(args::defaults()),
+        Command::Idle(args::defaults()),
+        Command::Listener(args::defaults()),
+    ]
+}
 
-fn chosen(args: &Args) -> Chosen {
-    match args.command.clone() {
-        None => (Some(args::defaults()), Some(args::defaults()), Some(args::defaults()), Some(args::defaults())),
-        Some(Command::Latency(what)) => (Some(what), None, None, None),
-        Some(Command::Throughput(what)) => (None, Some(what), None, None),
-        Some(Command::Idle(what)) => (None, None, Some(what), None),
-        Some(Command::Listener(what)) => (None, None, None, Some(what)),
-        Some(Command::Floor(_) | Command::Writers(_) | Command::Away(_)) => (None, None, None, None),
+/// Sockets that this process has open at once.
+fn clients(command: &Command) -> u32 {
+    match command {
+        Command::Latency(what) => what.clients,
+        Command::Throughput(what) => what.clients,
+        Command::Fanout(what) => what.clients.iter().copied().max().unwrap_or(0),
+        Command::Overload(what) => what.clients,
+        Command::Light(what) => what.clients.iter().map(|clients| 2 * clients).max().unwrap_or(0),
+        Command::Idle(what) => what.connections,
+        Command::Listener(_) | Command::Away(_) | Command::Writers(_) | Command::Floor(_) => 0,
     }
 }
 
-fn say(what: &str) {
-    eprintln!("bench: {what}");
+impl Suite {
+    async fn measure(&mut self, command: &Command) -> anyhow::Result<()> {
+        match command {
+            Command::Latency(what) => self.latency(what).await,
+            Command::Throughput(what) => self.throughput(what).await,
+            Command::Listener(what) => self.listener(what).await,
+            Command::Away(what) => {
+                self.say(&format!("{} s without a listener", what.seconds_away.as_secs()));
+                away::run(&self.cores, what, &mut self.report).await
+            }
+            Command::Fanout(what) => {
+                for &clients in &what.clients {
+                    for &changes in &what.changes {
+                        self.say(&format!("fan-out to {clients} clients, changes a batch: {changes}"));
+                        let (bus, report) = self.bus().await?;
+                        fanout::run(bus, clients, changes, report.time(), report).await?;
+                    }
+                }
+                Ok(())
+            }
+            Command::Overload(what) => {
+                for &rate in &what.rate {
+                    self.say(&format!("{rate} changes/s offered to {} clients", what.clients));
+                    let (bus, report) = self.bus().await?;
+                    overload::run(bus, what.clients, rate, report.time(), report).await?;
+                }
+                Ok(())
+            }
+            Command::Light(what) => {
+                for &clients in &what.clients {
+                    self.say(&format!("{} changes/s to {clients} clients", what.rate));
+                    let (bus, report) = self.bus().await?;
+                    light::run(bus, clients, what.rate, report.time(), report).await?;
+                }
+                Ok(())
+            }
+            Command::Idle(what) => {
+                self.say(&format!("{} idle connections", what.connections));
+                let (stage, report) = self.stage().await?;
+                idle::run(stage, what, report.time(), report).await
+            }
+            Command::Floor(_) | Command::Writers(_) => Ok(()),
+        }
+    }
+
+    async fn latency(&mut self, what: &args::Latency) -> anyhow::Result<()> {
+        for &rate in &what.rates {
+            for &origin in &what.origins {
+                self.say(&format!("latency at {rate} changes/s from {origin} to {} clients", what.clients));
+                let (stage, report) = self.stage().await?;
+                latency::run(stage, what, origin, rate, report.time(), report).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn throughput(&mut self, what: &args::Throughput) -> anyhow::Result<()> {
+        for &gateways in &what.gateways {
+            for &load in &what.loads {
+                self.say(&format!("throughput, gateways: {gateways}, rows a statement: {}", load.rows));
+                let (stage, report) = self.stage().await?;
+                throughput::run(stage, what, gateways, load, report.time(), report).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn listener(&mut self, what: &args::Listener) -> anyhow::Result<()> {
+        for &rows in &what.rows {
+            self.say(&format!("a listener with {} changes to catch up, {rows} a transaction", what.changes));
+            let (stage, report) = self.stage().await?;
+            listener::run(stage, what.changes, rows, report).await?;
+        }
+        Ok(())
+    }
+
+    /// PostgreSQL, Redis and a listener.
+    async fn stage(&mut self) -> anyhow::Result<(&Stage, &mut Report)> {
+        if self.stage.is_none() {
+            eprintln!("bench: starting PostgreSQL, Redis and a listener");
+            self.stage = Some(Stage::set(self.cores.clone()).await?);
+        }
+        let stage = self.stage.as_ref().context("it was started")?;
+        Ok((stage, &mut self.report))
+    }
+
+    /// Redis alone.
+    async fn bus(&mut self) -> anyhow::Result<(&BusStage, &mut Report)> {
+        if self.bus.is_none() {
+            eprintln!("bench: starting Redis");
+            self.bus = Some(BusStage::set(self.cores.clone()).await?);
+        }
+        let bus = self.bus.as_ref().context("it was started")?;
+        Ok((bus, &mut self.report))
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("bench: {}: {what}", self.which);
+    }
 }

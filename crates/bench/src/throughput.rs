@@ -1,30 +1,19 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::{
     args::{Floor, Offered, Throughput},
-    connect::connect,
+    connect::{Dialler, Hello},
     floor,
     latency::ARRIVES_WITHIN,
     load::{Load, Tally},
     origin::Origin,
-    progress::Counts,
     recipe::{CPU_S_PER_MILLION, DELIVERIES_PER_S},
     report::{Measure, Report},
     stage::Stage,
-    usage,
+    window::Window,
 };
-
-const WARM: Duration = Duration::from_secs(1);
-
-/// What happened in the time that counts.
-struct Window {
-    elapsed: Duration,
-    counts: Counts,
-    /// CPU seconds of each group of processes.
-    cpu_s: Vec<f64>,
-}
 
 /// One run at one load, and the floor's right after it.
 pub async fn run(
@@ -37,7 +26,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (tally, ours) = rowcast(stage, what, gateways, offered, time).await?;
     report.clients(&tally, time);
-    let bytes = (ours.counts.bytes / ours.counts.changes.max(1)) as usize;
+    let bytes = ours.counts.bytes_each();
     let (floor_tally, floor) = bare(stage, what, offered.rows, time, bytes).await?;
     report.floors_clients(&floor_tally, time);
     let Offered { rows, ahead } = offered;
@@ -46,9 +35,10 @@ pub async fn run(
     let case = format!("{} clients of {gateways}, {rows} a statement, up to {ahead} changes under way", what.clients);
     let measure =
         |name, unit, less_is_better, recipe| Measure { case: case.clone(), what: name, unit, less_is_better, recipe };
-    let [of_gateways, of_upstream] = ours.cpu_s[..] else { anyhow::bail!("two groups were asked for") };
+    let [of_gateways, of_upstream] = ours.cpu[..] else { anyhow::bail!("two groups were asked for") };
     let million = ours.counts.changes as f64 / 1e6;
-    let floors_cpu = floor.cpu_s[0] / (floor.counts.changes as f64 / 1e6);
+    let (of_gateways, of_upstream) = (of_gateways.all_s(), of_upstream.all_s());
+    let floors_cpu = floor.cpu[0].all_s() / (floor.counts.changes as f64 / 1e6);
     report.add(measure("deliveries", "1/s", false, Some(DELIVERIES_PER_S)), ours.per_s(), Some(floor.per_s()));
     report.add(
         measure("CPU of gateways", "s/million", true, Some(CPU_S_PER_MILLION)),
@@ -60,43 +50,13 @@ pub async fn run(
         (of_gateways + of_upstream) / million,
         Some(floors_cpu),
     );
-    report.add(measure("changes in a read", "", false, None), ours.per_read(), Some(floor.per_read()));
+    report.add(measure("changes in a read", "", false, None), ours.counts.per_read(), Some(floor.counts.per_read()));
     report.add(
         measure("p99 from commit to socket", "ms", true, None),
         tally.from_commit.value_at_quantile(0.99) as f64 / 1000.0,
         None,
     );
     Ok(())
-}
-
-impl Window {
-    /// Watches for a while, after a warm-up.
-    async fn watch(load: &Load, groups: &[Vec<u32>], time: Duration) -> anyhow::Result<Self> {
-        let cpu = || groups.iter().map(|pids| usage::cpu_s(pids)).collect::<anyhow::Result<Vec<f64>>>();
-        sleep(WARM).await;
-        load.progress.record(true);
-        let (start, before, cpu_before) = (Instant::now(), load.progress.counts(), cpu()?);
-        sleep(time).await;
-        let (elapsed, after, cpu_after) = (start.elapsed(), load.progress.counts(), cpu()?);
-        load.progress.record(false);
-        Ok(Self {
-            elapsed,
-            counts: Counts {
-                changes: after.changes - before.changes,
-                reads: after.reads - before.reads,
-                bytes: after.bytes - before.bytes,
-            },
-            cpu_s: cpu_after.into_iter().zip(cpu_before).map(|(after, before)| after - before).collect(),
-        })
-    }
-
-    fn per_s(&self) -> f64 {
-        self.counts.changes as f64 / self.elapsed.as_secs_f64()
-    }
-
-    fn per_read(&self) -> f64 {
-        self.counts.changes as f64 / self.counts.reads.max(1) as f64
-    }
 }
 
 async fn rowcast(
@@ -109,12 +69,13 @@ async fn rowcast(
     let gateways = stage.gateways(gateways).await?;
     let mut writer = stage.writer(Origin::Notify).await?;
     let before = writer.last();
-    let clients = connect(&gateways.addresses(), Origin::Notify.path(), what.clients as usize)?;
+    let hello = Hello::plain(Origin::Notify.path());
+    let clients = Dialler::new(gateways.addresses(), &stage.cores).connect(hello, what.clients as usize).await?;
     let load = Load::start(clients, before, &stage.cores)?;
     let groups = [gateways.pids(), stage.upstream()];
     let window = tokio::select! {
         pressed = writer.press(offered, &load) => return pressed.and(Err(anyhow::anyhow!("the writer ended"))),
-        window = Window::watch(&load, &groups, time) => window?,
+        window = Window::after_warming(&load, &groups, time) => window?,
     };
     writer.settle().await?;
     // Whoever is late shows as missing.
@@ -132,8 +93,9 @@ async fn bare(
     let at_most = time.as_secs() + 60;
     let settings = Floor { port: 0, clients: what.clients, bytes, joined, rate: 0, at_most };
     let process = floor::start(&stage.cores, &settings)?;
-    let load = Load::start(connect(&[process.address()], "/", what.clients as usize)?, 0, &stage.cores)?;
+    let dialler = Dialler::new(vec![process.address()], &stage.cores);
+    let load = Load::start(dialler.connect(Hello::plain("/"), what.clients as usize).await?, 0, &stage.cores)?;
     timeout(ARRIVES_WITHIN, load.all_have(floor::WARM)).await?;
-    let window = Window::watch(&load, &[vec![process.pid()]], time).await?;
+    let window = Window::after_warming(&load, &[vec![process.pid()]], time).await?;
     Ok((load.end(None)?, window))
 }

@@ -46,6 +46,21 @@ pub fn pong(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// A client's text frame of fewer than 64 KiB, masked with zeros too.
+pub fn client_text(payload: &str) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(payload.len() + 8);
+    match payload.len() {
+        short @ 0..126 => frame.extend([0x81, 0x80 | short as u8]),
+        long => {
+            frame.extend([0x81, 0x80 | 126]);
+            frame.extend((long as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend_from_slice(payload.as_bytes());
+    frame
+}
+
 /// Appends a server's text frame of fewer than 64 KiB.
 pub fn write_text(out: &mut Vec<u8>, payload: &[u8]) {
     match payload.len() {
