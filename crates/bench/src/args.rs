@@ -1,6 +1,9 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{fanout::Fanout, light::Light, origin::Origin, overload::Overload};
+use crate::{
+    connects::Connects, crowd::Crowd, crowd_clients::CrowdClients, fanout::Fanout, herd::Herd, idle::Idle,
+    light::Light, origin::Origin, overload::Overload, stuck::Stuck, topics::Topics,
+};
 
 /// Measures rowcast on this machine; the table goes to standard output.
 ///
@@ -44,8 +47,18 @@ pub enum Command {
     Overload(Overload),
     /// A few changes a second, straight from the bus: how late they are
     Light(Light),
+    /// Many topics with few clients each, beside one topic with all
+    Topics(Topics),
+    /// Connects a second, and what they do to a fan-out
+    Connects(Connects),
+    /// Clients that come back all at once
+    Herd(Herd),
+    /// Clients that never read: what they cost, and what the others notice
+    Stuck(Stuck),
     /// Memory of connections that wait
     Idle(Idle),
+    /// As many connections as this machine holds, over many gateways (only if asked for)
+    Crowd(Crowd),
     /// What a listener carries from the log to Redis after it was away
     Listener(Listener),
     /// A listener that was down while writers went on: all arrives (only if asked for: ten minutes a run)
@@ -55,6 +68,9 @@ pub enum Command {
     /// The floor: a bare loop of writes (started by the others)
     #[command(hide = true)]
     Floor(Floor),
+    /// Some of the clients of a crowd (started by it)
+    #[command(hide = true)]
+    CrowdClients(CrowdClients),
 }
 
 /// Clients and rates of `bench latency`.
@@ -122,14 +138,6 @@ pub struct Writers {
     /// No listener: what the triggers cost alone, as where everything else is on other machines.
     #[arg(long)]
     pub without_listener: bool,
-}
-
-/// Connections of `bench idle`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Idle {
-    /// Connections, over two gateways. The client's end of each is a file of this process too.
-    #[arg(long, default_value_t = 10_000, value_parser = clients())]
-    pub connections: u32,
 }
 
 /// The loop of writes.

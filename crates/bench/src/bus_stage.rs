@@ -1,6 +1,6 @@
 use e2e::redis::RedisServer;
 
-use crate::{bus_writer::BusWriter, gateways::Gateways, pin::Cores, usage::Cpu};
+use crate::{bus_writer::BusWriter, gateways::Gateways, pin::Cores};
 
 /// Redis alone, and who publishes to it: no PostgreSQL in the way. Gateways are new for each run.
 pub struct BusStage {
@@ -41,10 +41,5 @@ impl BusStage {
     pub fn beside_load(&self) -> Vec<u32> {
         let redis = self.redis.pid().filter(|_| self.cores.bus_shares_with_load());
         std::iter::once(std::process::id()).chain(redis).collect()
-    }
-
-    /// CPU of Redis so far.
-    pub fn redis_cpu(&self) -> anyhow::Result<Cpu> {
-        Cpu::of(&self.redis.pid().into_iter().collect::<Vec<_>>())
     }
 }

@@ -108,6 +108,14 @@ impl BusWriter {
         Ok(Self { feed: begins.await.context("the bus writer has ended")??, topics, orders, shared })
     }
 
+    /// A topic of every feed where nothing happens.
+    pub const QUIET: &str = "bench_quiet";
+
+    /// The numbering, which begins with 1.
+    pub fn feed(&self) -> &str {
+        self.feed.as_str()
+    }
+
     /// The name of a topic.
     pub fn topic(index: u32) -> String {
         format!("bench_{index}")
@@ -169,7 +177,7 @@ impl Feed {
         let mut publisher = bus.publisher(Source::Notify);
         // As a listener's: from the clock, so that it is above that of the feed before.
         let (feed, epoch) = (FeedId::random(), protocol::time::now().cast_unsigned());
-        let catalogue = Catalogue::of_channels(topics.iter().cloned());
+        let catalogue = Catalogue::of_channels(topics.iter().cloned().chain([Topic::new(BusWriter::QUIET)?]));
         let term = Term { feed: feed.clone(), epoch, after: 0, at: protocol::time::now(), catalogue };
         let answer = publisher.begin(&term).await?;
         ensure!(answer == Answer::Applied, "the bus does not begin a feed: {answer:?}");

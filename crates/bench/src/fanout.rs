@@ -1,19 +1,12 @@
 use std::time::Duration;
 
-use anyhow::ensure;
-use tokio::time::{sleep, timeout};
-
 use crate::{
     args::Floor,
+    bare::Bare,
     bus_stage::BusStage,
-    bus_writer::BusWriter,
-    connect::{Dialler, Hello},
-    floor,
-    gateways::Gateways,
-    latency::ARRIVES_WITHIN,
-    load::{Load, Tally},
+    load::Tally,
     machine,
-    process::Process,
+    ours::{Ours, Setup},
     report::{Measure, Report},
     window::Window,
 };
@@ -30,28 +23,10 @@ pub struct Fanout {
     pub changes: Vec<u32>,
 }
 
-/// Batches before anything counts.
-pub const WARM: u32 = 50;
-const WARM_EVERY: Duration = Duration::from_millis(20);
 /// Rowcast and the floor take turns this often in a run, if there are files for the clients of both.
 const TURNS: u32 = 4;
-/// Until the queues of a turn are as they will be.
-const SETTLE: Duration = Duration::from_millis(300);
 /// Open files that are no clients.
 const OWN_FILES: u64 = 200;
-
-/// A gateway with its clients, all on one topic, and who publishes to it.
-pub struct Ours {
-    pub writer: BusWriter,
-    pub gateway: Gateways,
-    pub load: Load,
-}
-
-/// The floor with its clients.
-pub struct Bare {
-    process: Process,
-    load: Load,
-}
 
 /// What both did in a run.
 struct Both {
@@ -62,18 +37,20 @@ struct Both {
 /// One run at one load: rowcast and the floor in turn.
 pub async fn run(
     stage: &BusStage,
-    clients: u32,
+    setup: Setup,
     changes: u32,
     time: Duration,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let Both { ours: (ours, mut tally), floor: (bare, floor_tally) } = measure(stage, clients, changes, time).await?;
+    let Both { ours: (ours, mut tally), floor: (bare, floor_tally) } = measure(stage, setup, changes, time).await?;
     // Whoever works on the load client's core keeps it from reading.
     tally.cpu_s = ours.cpu[1].all_s();
     report.clients(&tally, ours.elapsed);
     report.floors_clients(&floor_tally, bare.elapsed);
     let batch = if changes == 1 { "1 change a batch".to_owned() } else { format!("{changes} changes a batch") };
-    let case = format!("{clients} clients of 1 gateway on a core of its own, {batch} from the bus");
+    let topics = if setup.topics == 1 { String::new() } else { format!(" on {} topics", setup.topics) };
+    let clients = setup.clients;
+    let case = format!("{clients} clients{topics} of 1 gateway on a core of its own, {batch} from the bus");
     let measure = |what, unit, less_is_better| Measure { case: case.clone(), what, unit, less_is_better, recipe: None };
     let per_million = |window: &Window, cpu_s: f64| cpu_s / window.millions();
     report.add(measure("deliveries", "1/s", false), ours.per_s(), Some(bare.per_s()));
@@ -103,11 +80,13 @@ pub async fn run(
     Ok(())
 }
 
-async fn measure(stage: &BusStage, clients: u32, changes: u32, time: Duration) -> anyhow::Result<Both> {
-    let ours = Ours::up(stage, clients).await?;
+async fn measure(stage: &BusStage, setup: Setup, changes: u32, time: Duration) -> anyhow::Result<Both> {
+    let ours = Ours::up(stage, setup).await?;
     let bytes = ours.load.progress.counts().bytes_each();
-    let settings = Floor { port: 0, clients, bytes, joined: changes, rate: 0, at_most: 8 * time.as_secs() + 120 };
-    if u64::from(clients) * 2 + OWN_FILES > machine::open_files() {
+    // A change is for the clients of one topic.
+    let joined = changes.div_ceil(setup.topics);
+    let settings = Floor { port: 0, clients: setup.clients, bytes, joined, rate: 0, at_most: 8 * time.as_secs() + 120 };
+    if u64::from(setup.clients) * 2 + OWN_FILES > machine::open_files() {
         let window = ours.turn(stage, changes, time).await?;
         let tally = ours.end()?;
         let bare = Bare::up(stage, settings).await?;
@@ -124,72 +103,4 @@ async fn measure(stage: &BusStage, clients: u32, changes: u32, time: Duration) -
     }
     let (Some(window), Some(floor)) = (window, floor) else { anyhow::bail!("there were no turns") };
     Ok(Both { ours: (window, ours.end()?), floor: (floor, bare.end()?) })
-}
-
-impl Ours {
-    /// All connected, and warm.
-    pub async fn up(stage: &BusStage, clients: u32) -> anyhow::Result<Self> {
-        let writer = stage.writer(1).await?;
-        let gateway = stage.gateway().await?;
-        let hello = Hello::native(&BusWriter::topic(0), None);
-        let clients = Dialler::new(gateway.addresses(), &stage.cores).connect(hello, clients as usize).await?;
-        let load = Load::start(clients, writer.last(), &stage.cores)?;
-        let ours = Self { writer, gateway, load };
-        for _ in 0..WARM {
-            ours.writer.batch(1).await?;
-            sleep(WARM_EVERY).await;
-        }
-        ours.settle().await?;
-        Ok(ours)
-    }
-
-    /// Waits until all have everything.
-    pub async fn settle(&self) -> anyhow::Result<()> {
-        let all = timeout(ARRIVES_WITHIN, self.load.all_have(self.writer.last())).await;
-        ensure!(all.is_ok(), "not all arrives; the gateway says: {}", self.gateway.logs());
-        Ok(())
-    }
-
-    /// As many as it can take for a while; nothing is left of it then.
-    async fn turn(&self, stage: &BusStage, changes: u32, time: Duration) -> anyhow::Result<Window> {
-        let pressing = self.writer.press(changes, &self.load)?;
-        sleep(SETTLE).await;
-        let window = Window::watch(&self.load, &[self.gateway.pids(), stage.beside_load()], time).await?;
-        self.writer.rest(pressing).await?;
-        self.settle().await?;
-        Ok(window)
-    }
-
-    /// What the clients have seen.
-    pub fn end(self) -> anyhow::Result<Tally> {
-        self.gateway.end(self.load, self.writer.last())
-    }
-}
-
-impl Bare {
-    /// All connected and warm, and paused.
-    pub async fn up(stage: &BusStage, settings: Floor) -> anyhow::Result<Self> {
-        let clients = settings.clients as usize;
-        let process = floor::start(&stage.cores, &settings)?;
-        let dialler = Dialler::new(vec![process.address()], &stage.cores);
-        let load = Load::start(dialler.connect(Hello::plain("/"), clients).await?, 0, &stage.cores)?;
-        timeout(ARRIVES_WITHIN, load.all_have(floor::WARM * u64::from(settings.joined))).await?;
-        process.pause()?;
-        Ok(Self { process, load })
-    }
-
-    /// Goes on for a while.
-    pub async fn turn(&self, time: Duration) -> anyhow::Result<Window> {
-        self.process.go_on()?;
-        sleep(SETTLE).await;
-        let window = Window::watch(&self.load, &[vec![self.process.pid()]], time).await?;
-        self.process.pause()?;
-        sleep(SETTLE).await;
-        Ok(window)
-    }
-
-    /// What its clients have seen.
-    pub fn end(self) -> anyhow::Result<Tally> {
-        self.load.end(None)
-    }
 }

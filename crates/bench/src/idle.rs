@@ -1,58 +1,92 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    args::Idle,
+    bus_stage::BusStage,
+    bus_writer::BusWriter,
     connect::{Dialler, Hello},
-    latency::ARRIVES_WITHIN,
+    kernel::Sockets,
     load::Load,
-    origin::Origin,
     recipe::KIB_PER_CLIENT,
     report::{Measure, Report},
-    stage::Stage,
     usage,
 };
 
-/// Until the system has accounted for what was allocated and freed.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Connections of `bench idle`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Idle {
+    /// Connections of the one gateway, each with its session and a native subscription. The client's
+    /// end of each is a file of this process too.
+    #[arg(long, default_value_t = 19_000, value_parser = clap::value_parser!(u32).range(10..=19_000))]
+    pub connections: u32,
+    /// Changes of some 250 bytes that then come to all at once, while a tenth of the clients do not
+    /// read, until they read again; 0 leaves it out.
+    #[arg(long, default_value_t = 1280, value_parser = clap::value_parser!(u32).range(0..=20_000))]
+    pub burst: u32,
+}
 
-/// One run: fresh gateways before and after their clients.
-pub async fn run(stage: &Stage, what: &Idle, time: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let gateways = stage.gateways(2).await?;
-    let pids = gateways.pids();
-    let mut writer = stage.writer(Origin::Notify).await?;
+/// Until the system has accounted for what was allocated and freed.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Changes of the burst that are published at once.
+const BATCH: u32 = 64;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One run: a fresh gateway before and after its clients, and after a burst.
+pub async fn run(stage: &BusStage, what: &Idle, time: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let writer = stage.writer(1).await?;
+    let gateway = stage.gateway().await?;
+    let pids = gateway.pids();
     sleep(SETTLE).await;
     let before = usage::resident_kib(&pids)?;
-    let hello = Hello::plain(Origin::Notify.path());
-    let clients = Dialler::new(gateways.addresses(), &stage.cores).connect(hello, what.connections as usize).await?;
-    let load = Load::start(clients, writer.last(), &stage.cores)?;
+    let hello = Hello::native(&BusWriter::topic(0), None);
+    let clients = Dialler::new(gateway.addresses(), &stage.cores).connect(hello, what.connections as usize).await?;
+    let slow = what.connections / 10;
+    let load = Load::start_without(slow as usize, clients, 0, &stage.cores)?;
     sleep(SETTLE).await;
-    let after = usage::resident_kib(&pids)?;
-    let cpu = usage::cpu_s(&pids)?;
-    sleep(time).await;
-    let share = (usage::cpu_s(&pids)? - cpu) / time.as_secs_f64() * 100.0;
-    // They are not only connected, but there: one change reaches all.
-    load.progress.record(true);
-    sleep(Duration::from_millis(50)).await;
-    writer.insert(1, &load).await?;
-    drop(timeout(ARRIVES_WITHIN, load.all_have(1)).await);
-    let tally = gateways.end(load, writer.last())?;
-    report.clients(&tally, Duration::MAX);
+    let each = |kib: u64| kib.saturating_sub(before) as f64 / f64::from(what.connections);
     let measure = |name, unit, recipe| Measure {
-        case: format!("{} idle connections of 2 gateways", what.connections),
+        case: format!("{} idle connections of 1 gateway, each with a native subscription", what.connections),
         what: name,
         unit,
         less_is_better: true,
         recipe,
     };
-    let each = after.saturating_sub(before) as f64 / f64::from(what.connections);
-    report.add(measure("resident memory, each", "KiB", Some(KIB_PER_CLIENT)), each, None);
-    report.add(measure("CPU of gateways", "% of a core", None), share, None);
-    report.add(
-        measure("one change, from commit to the last", "ms", None),
-        tally.from_commit.max() as f64 / 1000.0,
-        None,
-    );
+    let idle = each(usage::resident_kib(&pids)?);
+    report.add(measure("resident memory, each", "KiB", Some(KIB_PER_CLIENT)), idle, None);
+    let cpu = usage::cpu_s(&pids)?;
+    sleep(time).await;
+    let share = (usage::cpu_s(&pids)? - cpu) / time.as_secs_f64() * 100.0;
+    report.add(measure("CPU of the gateway", "% of a core", None), share, None);
+    // They are not only connected, but there: one change reaches all.
+    let published = crate::payload::now_us();
+    writer.batch(1).await?;
+    ensure!(timeout(PATIENCE, load.all_have(1)).await.is_ok(), "a change does not reach all: {}", gateway.logs());
+    let last_ms = (load.progress.last_read_us() - published) as f64 / 1000.0;
+    report.add(measure("one change, from publish to the last", "ms", None), last_ms, None);
+    if what.burst > 0 {
+        while writer.last() <= u64::from(what.burst) {
+            writer.batch(BATCH).await?;
+            let arrived = timeout(PATIENCE, load.all_have(writer.last())).await;
+            ensure!(arrived.is_ok(), "the burst does not reach those that read: {}", gateway.logs());
+        }
+        let name = "… while a tenth does not read a burst";
+        report.add(measure(name, "KiB", None), each(usage::resident_kib(&pids)?), None);
+        let blocked = Sockets::of_server(gateway.addresses()[0].port())?.full;
+        report.add(measure("connections that are blocked then", "", None), blocked as f64, None);
+    }
+    let started = Instant::now();
+    load.read_all()?;
+    let all = u64::from(what.connections) * writer.last();
+    ensure!(timeout(PATIENCE, load.progress.reach(all)).await.is_ok(), "slow readers miss some: {}", gateway.logs());
+    if what.burst > 0 {
+        let took = started.elapsed().as_secs_f64() * 1000.0;
+        sleep(SETTLE).await;
+        report.add(measure("… after they have read everything", "KiB", None), each(usage::resident_kib(&pids)?), None);
+        report.add(measure("until they had", "ms", None), took, None);
+    }
+    let tally = gateway.end(load, writer.last())?;
+    report.clients(&tally, Duration::MAX);
     Ok(())
 }

@@ -5,9 +5,10 @@ use tokio::time::sleep;
 
 use crate::{
     args::Floor,
+    bare::Bare,
     bus_stage::BusStage,
     bus_writer::Pattern,
-    fanout::{Bare, Ours},
+    ours::{Ours, Setup},
     report::{Measure, Report},
 };
 
@@ -27,7 +28,7 @@ const TURNS: u32 = 4;
 
 /// One run: rowcast and the floor in turn, at the same rate.
 pub async fn run(stage: &BusStage, clients: u32, rate: u32, time: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let ours = Ours::up(stage, clients).await?;
+    let ours = Ours::up(stage, Setup::of(clients)).await?;
     let bytes = ours.load.progress.counts().bytes_each();
     let settings = Floor { port: 0, clients, bytes, joined: 1, rate, at_most: 8 * time.as_secs() + 120 };
     let bare = Bare::up(stage, settings).await?;

@@ -9,14 +9,20 @@
 
 mod args;
 mod away;
+mod bare;
 mod bus_stage;
 mod bus_writer;
 mod connect;
+mod connects;
+mod crowd;
+mod crowd_clients;
 mod fanout;
 mod figure;
 mod floor;
 mod gateways;
+mod herd;
 mod idle;
+mod kernel;
 mod latency;
 mod light;
 mod listener;
@@ -24,6 +30,7 @@ mod load;
 mod machine;
 mod order;
 mod origin;
+mod ours;
 mod overload;
 mod payload;
 mod pin;
@@ -32,8 +39,10 @@ mod progress;
 mod recipe;
 mod report;
 mod stage;
+mod stuck;
 mod suite;
 mod throughput;
+mod topics;
 mod usage;
 mod window;
 mod wire;
@@ -63,6 +72,9 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<bool> {
     if let Some(Command::Floor(floor)) = &args.command {
         return floor::serve(floor).map(|()| true);
+    }
+    if let Some(Command::CrowdClients(clients)) = &args.command {
+        return crowd_clients::serve(clients).await.map(|()| true);
     }
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let report = tokio::select! {

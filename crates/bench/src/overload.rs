@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::{
     bus_stage::BusStage,
     bus_writer::Pattern,
-    fanout::Ours,
+    ours::{Ours, Setup},
     report::{Measure, Report},
     window::Window,
 };
@@ -25,7 +25,7 @@ const WARM: Duration = Duration::from_secs(1);
 
 /// One run at one rate.
 pub async fn run(stage: &BusStage, clients: u32, rate: u32, time: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let ours = Ours::up(stage, clients).await?;
+    let ours = Ours::up(stage, Setup::of(clients)).await?;
     let before = ours.writer.last();
     let pattern = Pattern::Pace { rate, changes: 1, time: time + WARM * 2 };
     let pacing = ours.writer.begin(pattern)?;

@@ -76,6 +76,11 @@ impl Report {
         self.busiest.ours = self.busiest.ours.max(tally.cpu_s / time.as_secs_f64());
     }
 
+    /// Notes what clients saw that others have counted.
+    pub fn faults(&mut self, faults: Faults) {
+        self.faults.add(faults);
+    }
+
     /// Notes how busy the floor's clients were.
     pub fn floors_clients(&mut self, tally: &Tally, time: Duration) {
         self.busiest.floor = self.busiest.floor.max(tally.cpu_s / time.as_secs_f64());

@@ -6,11 +6,13 @@ use crate::{
     args::{self, Args, Command},
     away,
     bus_stage::BusStage,
-    fanout, idle, latency, light, listener, machine, overload,
+    connects, crowd, fanout, herd, idle, latency, light, listener, machine,
+    ours::Setup,
+    overload,
     pin::Cores,
     report::Report,
     stage::Stage,
-    throughput, writers,
+    stuck, throughput, topics, writers,
 };
 
 /// However many runs are asked for.
@@ -63,6 +65,10 @@ fn all() -> Vec<Command> {
         Command::Fanout(args::defaults()),
         Command::Overload(args::defaults()),
         Command::Light(args::defaults()),
+        Command::Topics(args::defaults()),
+        Command::Connects(args::defaults()),
+        Command::Herd(args::defaults()),
+        Command::Stuck(args::defaults()),
         Command::Idle(args::defaults()),
         Command::Listener(args::defaults()),
     ]
@@ -77,6 +83,12 @@ fn clients(command: &Command) -> u32 {
         Command::Overload(what) => what.clients,
         Command::Light(what) => what.clients.iter().map(|clients| 2 * clients).max().unwrap_or(0),
         Command::Idle(what) => what.connections,
+        Command::Topics(what) => what.topics * what.clients_each,
+        Command::Connects(what) => what.connections + 1000,
+        Command::Herd(what) => what.clients,
+        Command::Stuck(what) => what.clients,
+        // Its clients are in processes of their own.
+        Command::Crowd(_) | Command::CrowdClients(_) => 0,
         Command::Listener(_) | Command::Away(_) | Command::Writers(_) | Command::Floor(_) => 0,
     }
 }
@@ -96,7 +108,7 @@ impl Suite {
                     for &changes in &what.changes {
                         self.say(&format!("fan-out to {clients} clients, changes a batch: {changes}"));
                         let (bus, report) = self.bus().await?;
-                        fanout::run(bus, clients, changes, report.time(), report).await?;
+                        fanout::run(bus, Setup::of(clients), changes, report.time(), report).await?;
                     }
                 }
                 Ok(())
@@ -119,10 +131,35 @@ impl Suite {
             }
             Command::Idle(what) => {
                 self.say(&format!("{} idle connections", what.connections));
-                let (stage, report) = self.stage().await?;
-                idle::run(stage, what, report.time(), report).await
+                let (bus, report) = self.bus().await?;
+                idle::run(bus, what, report.time(), report).await
             }
-            Command::Floor(_) | Command::Writers(_) => Ok(()),
+            Command::Topics(what) => {
+                self.say(&format!("{} topics with {} clients each", what.topics, what.clients_each));
+                let (bus, report) = self.bus().await?;
+                topics::run(bus, what, report.time(), report).await
+            }
+            Command::Connects(what) => {
+                self.say(&format!("{} connects", what.connections));
+                let (bus, report) = self.bus().await?;
+                connects::run(bus, what, report).await
+            }
+            Command::Herd(what) => {
+                self.say(&format!("{} clients come back", what.clients));
+                let (bus, report) = self.bus().await?;
+                herd::run(bus, what, report).await
+            }
+            Command::Stuck(what) => {
+                self.say(&format!("{} of {} clients never read", what.stuck, what.clients));
+                let (bus, report) = self.bus().await?;
+                stuck::run(bus, what, report.time(), report).await
+            }
+            Command::Crowd(what) => {
+                self.say(&format!("a crowd of {}", what.connections));
+                let (bus, report) = self.bus().await?;
+                crowd::run(bus, what, report).await
+            }
+            Command::Floor(_) | Command::CrowdClients(_) | Command::Writers(_) => Ok(()),
         }
     }
 
