@@ -1,6 +1,6 @@
 # One line each; `make` alone lists them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
-.PHONY: help build demo test lint autobahn fuzz torture bench bench-writers clean
+.PHONY: help build demo test lint autobahn fuzz torture bench bench-writers clean bench-crowd
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
@@ -28,6 +28,9 @@ torture: ## everything struck again and again, each client's changes held agains
 
 bench: ## latency, deliveries a second, CPU and memory on this machine (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench $(ARGS)
+
+bench-crowd: ## N connections over as many gateways as files allow (50,000); one gateway is killed
+	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench crowd --runs 1 --connections $(or $(N),50000) $(ARGS)
 
 bench-writers: ## what triggers cost those who write: none, the recipe's, rowcast's (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench writers --seconds 5 $(ARGS)

@@ -8,8 +8,11 @@ use crate::{
 /// Measures rowcast on this machine; the table goes to standard output.
 ///
 /// Starts its own PostgreSQL, Redis, listener and gateways (the release builds beside this program)
-/// and ends them. Servers run on all cores but the last, the load client on the last one. Without a
-/// command, all but the writers are measured; that takes more than ten minutes.
+/// and ends them. Servers run on all cores but the last, the load client on the last one. Where one
+/// gateway is measured it has the first core alone, as the floor has, and its changes come straight
+/// from the bus: Redis and who publishes are then on the cores between, or on the load client's if
+/// there are only two. Without a command, all is measured but what says otherwise; that takes more
+/// than half an hour.
 #[derive(Debug, clap::Parser)]
 #[command(name = "bench", version)]
 pub struct Args {
@@ -39,7 +42,7 @@ pub struct Args {
 pub enum Command {
     /// From a writer's INSERT to each client's socket, at a fixed rate
     Latency(Latency),
-    /// Deliveries a second, and what they cost
+    /// Deliveries a second from a writer's INSERT on, and what they cost
     Throughput(Throughput),
     /// Deliveries a second of one gateway on a core of its own, changes straight from the bus
     Fanout(Fanout),

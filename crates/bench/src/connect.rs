@@ -125,7 +125,8 @@ impl Dialler {
             }
             events.clear();
             match epoll::wait(&epoll, spare_capacity(&mut events), Some(&patience)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
             ensure!(!events.is_empty(), "no answer to a handshake; {done} of {count} are in");

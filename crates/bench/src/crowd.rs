@@ -44,11 +44,12 @@ struct Clients(Vec<CrowdProcess>);
 /// One run: all connect; one change to all; a gateway is killed, its clients resume on the others.
 pub async fn run(stage: &BusStage, what: &Crowd, report: &mut Report) -> anyhow::Result<()> {
     let all = u64::from(what.connections);
-    check_tracking(2 * all)?;
     let each = machine::open_files().min(MOST_FILES).saturating_sub(OWN_FILES);
     let needed = all.div_ceil(each) as u32;
     let count = what.gateways.unwrap_or(needed + 1);
     ensure!(count > needed, "{count} gateways do not hold {all} connections once one is killed");
+    // Those that come back are connections too, and the old ones stay known for a while.
+    check_tracking(all + all.div_ceil(u64::from(count)))?;
     let writer = stage.writer(1).await?;
     let mut gateways = stage.gateways(count).await?;
     sleep(SETTLE).await;
@@ -62,6 +63,7 @@ pub async fn run(stage: &BusStage, what: &Crowd, report: &mut Report) -> anyhow:
     let mut clients = Clients::start(stage, &gateways, what.connections, each as u32)?;
     clients.0.iter_mut().try_for_each(CrowdProcess::up)?;
     add("until all are up", "s", started.elapsed().as_secs_f64());
+    let tracking = tracking();
     sleep(SETTLE).await;
     let grown_kib = usage::resident_kib(&gateways.pids())?.saturating_sub(before_kib);
     add("resident memory in gateways, each", "KiB", grown_kib as f64 / all as f64);
@@ -88,6 +90,7 @@ pub async fn run(stage: &BusStage, what: &Crowd, report: &mut Report) -> anyhow:
     if faults.missing + faults.repeated + faults.reordered > 0 {
         eprintln!("bench: {faults:?}; the gateways say:\n{}", gateways.logs());
     }
+    report.note(tracking);
     // That many were cut off with their gateway.
     report.faults(Faults { cut_off: faults.cut_off.saturating_sub(held), ..faults });
     Ok(())
@@ -95,17 +98,20 @@ pub async fn run(stage: &BusStage, what: &Crowd, report: &mut Report) -> anyhow:
 
 /// Connections that are tracked have a limit; past it, packets are lost.
 fn check_tracking(wanted: u64) -> anyhow::Result<()> {
-    match kernel::connection_tracking() {
-        None => eprintln!("bench: no connection is tracked (nf_conntrack is not loaded)"),
-        Some((0, most)) => {
-            eprintln!("bench: nf_conntrack_max is {most}, and none is tracked so far");
-        }
-        Some((tracked, most)) => {
-            eprintln!("bench: {tracked} connections are tracked, nf_conntrack_max is {most}");
-            ensure!(tracked + wanted <= most, "nf_conntrack_max is too low for {wanted} more connections");
-        }
+    if let Some((tracked @ 1.., most)) = kernel::connection_tracking() {
+        let left = most.saturating_sub(tracked);
+        ensure!(wanted <= left, "{wanted} connections, and nf_conntrack_max leaves {left}: raise it, or unload it");
     }
     Ok(())
+}
+
+/// Whether the connections of a run are tracked, in words.
+fn tracking() -> String {
+    match kernel::connection_tracking() {
+        None => "No connection is tracked: nf_conntrack is not loaded.".into(),
+        Some((0, most)) => format!("No connection is tracked; if any were, {most} could be (nf_conntrack_max)."),
+        Some((_, most)) => format!("Connections are tracked, which costs CPU; at most {most} (nf_conntrack_max)."),
+    }
 }
 
 impl Clients {

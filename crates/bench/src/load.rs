@@ -289,6 +289,41 @@ mod tests {
         frame
     }
 
+    /// A client and the server's end of its connection.
+    fn pair() -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (Client { stream, rest: Vec::new() }, listener.accept().unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn who_is_not_read_is_read_later_and_who_comes_back_goes_on_where_it_was() {
+        let ((slow, mut slows), (other, mut others)) = (pair(), pair());
+        let load = Load::start_without(1, vec![slow, other], 0, &Cores::split(false).unwrap()).unwrap();
+        slows.write_all(&frame(1)).unwrap();
+        others.write_all(&[frame(1), frame(2)].concat()).unwrap();
+        load.all_have(2).await;
+        assert_eq!((load.clients, load.progress.counts().changes), (1, 2));
+        load.read_all().unwrap();
+        load.progress.reach(3).await;
+        // It loses its connection, and comes back with what it missed right behind its handshake.
+        drop(others);
+        while load.progress.count_lost() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let order = load.progress.take_lost().remove(0);
+        assert_eq!(order.last(), 2);
+        let (mut back, _server) = pair();
+        back.rest = frame(4);
+        load.door().send((back, order)).unwrap();
+        load.notice().unwrap();
+        load.progress.reach(4).await;
+        let faults = load.end(Some(4)).unwrap().faults;
+        // One lacks 2 to 4, the other 3.
+        assert_eq!(faults, Faults { missing: 3 + 1, cut_off: 1, ..Faults::default() });
+    }
+
     #[tokio::test]
     async fn frames_cut_anywhere_are_counted_and_what_is_missing_or_repeated_shows() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

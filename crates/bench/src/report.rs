@@ -46,13 +46,24 @@ pub struct Report {
     time: Duration,
     rows: Vec<Row>,
     faults: Faults,
+    /// What else is to be known, each once.
+    notes: Vec<String>,
     /// The largest share of its core that the load client used.
     busiest: Busiest,
 }
 
 impl Report {
     pub fn new(machine: String, cores: String, runs: u32, time: Duration) -> Self {
-        Self { machine, cores, runs, time, rows: Vec::new(), faults: Faults::default(), busiest: Busiest::default() }
+        Self {
+            machine,
+            cores,
+            runs,
+            time,
+            rows: Vec::new(),
+            faults: Faults::default(),
+            notes: Vec::new(),
+            busiest: Busiest::default(),
+        }
     }
 
     /// How long a run measures.
@@ -79,6 +90,13 @@ impl Report {
     /// Notes what clients saw that others have counted.
     pub fn faults(&mut self, faults: Faults) {
         self.faults.add(faults);
+    }
+
+    /// Something to be known beside the figures.
+    pub fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// Notes how busy the floor's clients were.
@@ -121,6 +139,9 @@ impl Report {
             floor * 100.0,
             limit(floor)
         ));
+        for note in &self.notes {
+            text.push_str(&format!("\n{note}"));
+        }
         text
     }
 
@@ -133,6 +154,7 @@ impl Report {
             "seconds": self.time.as_secs(),
             "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
             "faults": {"missing": missing, "repeated": repeated, "reordered": reordered, "cut_off": cut_off},
+            "notes": self.notes,
             "load_client_busiest": {"rowcast": self.busiest.ours, "floor": self.busiest.floor},
         })
     }
