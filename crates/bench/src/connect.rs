@@ -14,6 +14,8 @@ use rustix::{
 use socket2::{Domain, Socket, Type};
 
 use crate::{
+    load::Load,
+    order::Order,
     pin::Cores,
     wire::{self, Kind},
 };
@@ -98,6 +100,24 @@ impl Dialler {
             Ok(clients.into_iter().flatten().collect())
         });
         connected.await?
+    }
+
+    /// As [`Dialler::connect_to`], but each client is handed to a running load client as it gets in,
+    /// with what it has seen: it answers pings while the others still connect.
+    pub async fn connect_into(
+        self,
+        load: &Load,
+        count: usize,
+        hello: impl Fn(usize) -> Hello + Send + 'static,
+        mut seen: impl FnMut(usize) -> Order + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let door = load.door();
+        let connected = tokio::task::spawn_blocking(move || {
+            // If the load client has ended, its end says why.
+            self.dial(count, hello, |index, client| drop(door.send((client, seen(index)))))
+        });
+        connected.await??;
+        load.notice()
     }
 
     /// As [`Dialler::connect_to`], on this thread. Clients are handed over as they get in.

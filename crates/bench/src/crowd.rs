@@ -33,7 +33,7 @@ const OWN_FILES: u64 = 500;
 /// Files of a process are asked for up to here, wherever the limit is.
 const MOST_FILES: u64 = 60_000;
 /// Changes that are published while those of the killed gateway are away.
-const MISSED: u32 = 50;
+const MISSED: u32 = 10;
 /// Until memory is accounted for.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long the last client may take to have something.

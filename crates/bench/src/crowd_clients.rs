@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::{
     bus_writer::BusWriter,
     connect::{Dialler, Hello},
     load::Load,
-    order::Faults,
+    order::{Faults, Order},
     pin::Cores,
 };
 
@@ -146,8 +146,9 @@ pub async fn serve(what: &CrowdClients) -> anyhow::Result<()> {
     let mut dialler = Dialler::new(what.servers.clone(), &cores);
     dialler.before = what.before as usize;
     let hello = Hello::native(&BusWriter::topic(0), None);
-    let clients = dialler.clone().connect(hello, what.count as usize).await?;
-    let load = Load::start(clients, 0, &cores)?;
+    let load = Load::start(Vec::new(), 0, &cores)?;
+    let hello = move |_| hello.clone();
+    dialler.clone().connect_into(&load, what.count as usize, hello, |_| Order::after(0)).await?;
     say("up")?;
     for line in std::io::stdin().lines() {
         let line = line?;
@@ -182,14 +183,10 @@ async fn resume(load: &Load, dialler: &Dialler, feed: &str, servers: Vec<SocketA
         .map(|order| Hello::native(&BusWriter::topic(0), Some(&format!("{feed}.{}", order.last()))))
         .collect();
     let dialler = Dialler { servers, ..dialler.clone() };
-    let clients = dialler.connect_to(count, move |index| hellos[index].clone()).await?;
-    let door = load.door();
-    for (client, order) in clients.into_iter().zip(lost) {
-        door.send((client, order)).ok().context("the load client has ended")?;
-    }
-    load.notice()?;
-    // They are taken in at once.
-    sleep(Duration::from_millis(1)).await;
+    let mut lost: Vec<Option<Order>> = lost.into_iter().map(Some).collect();
+    // Each index comes once.
+    let seen = move |index: usize| lost[index].take().unwrap_or_else(|| Order::after(0));
+    dialler.connect_into(load, count, move |index| hellos[index].clone(), seen).await?;
     Ok(count)
 }
 

@@ -42,22 +42,19 @@ pub async fn run(stage: &BusStage, what: &Herd, report: &mut Report) -> anyhow::
     // Until the gateway has it too.
     sleep(Duration::from_millis(200)).await;
     let load = Load::start(Vec::new(), last, &stage.cores)?;
-    let door = load.door();
     let mut dialler = Dialler::new(gateway.addresses(), &stage.cores);
     dialler.at_once = what.at_once as usize;
     let hello = Hello::native(&BusWriter::topic(0), Some(&since));
     let count = what.clients as usize;
     let (cpu, started) = (usage::cpu_s(&gateway.pids())?, Instant::now());
     load.progress.record(true);
-    let dialling = tokio::task::spawn_blocking(move || {
-        // If the load client has ended, the end of the run says why.
-        dialler.dial(count, |_| hello.clone(), |_, client| drop(door.send((client, Order::after(last)))))
-    });
-    sleep(Duration::from_millis(100)).await;
-    writer.batch(1).await?;
-    dialling.await??;
+    let dialling = dialler.connect_into(&load, count, move |_| hello.clone(), move |_| Order::after(last));
+    let meanwhile = async {
+        sleep(Duration::from_millis(100)).await;
+        writer.batch(1).await
+    };
+    tokio::try_join!(dialling, meanwhile)?;
     let connected = started.elapsed();
-    load.notice()?;
     let all = u64::from(what.clients) * u64::from(what.behind + 1);
     let complete = timeout(PATIENCE, load.progress.reach(all)).await;
     let took = started.elapsed();
