@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     load::Load,
+    ours::Press,
     payload::{self, Stamp, now_us},
     pin::Cores,
     progress::Progress,
@@ -27,9 +28,6 @@ use crate::{
 pub const PAYLOAD_BYTES: usize = 128;
 /// Changes in a batch at most; it stays far below a MiB.
 const MOST_AT_ONCE: u32 = 2000;
-/// Share of a batch that is under way when the next one is published: it takes that long to the
-/// gateway. More of it, and changes are joined that are to go one by one.
-const EARLY: f64 = 0.1;
 /// How long what was begun may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 /// As from a listener that has nothing to publish.
@@ -63,9 +61,8 @@ pub enum Pattern {
     Batch(u32),
     /// So many changes a second. What is due at once is one batch, of `changes` at least.
     Pace { rate: u32, changes: u32, time: Duration },
-    /// Batches of so many changes, as fast as they arrive at the clients: the next one goes when all
-    /// but [`EARLY`] of the one before has arrived.
-    Press { changes: u32, progress: Arc<Progress>, deliveries_each: f64 },
+    /// Batches, as fast as they arrive at the clients.
+    Press { press: Press, progress: Arc<Progress>, deliveries_each: f64 },
 }
 
 /// What an order comes to.
@@ -145,9 +142,9 @@ impl BusWriter {
     }
 
     /// Presses as fast as the clients of a load client get it.
-    pub fn press(&self, changes: u32, load: &Load) -> anyhow::Result<Doing> {
+    pub fn press(&self, press: Press, load: &Load) -> anyhow::Result<Doing> {
         let deliveries_each = load.clients as f64 / f64::from(self.topics);
-        self.begin(Pattern::Press { changes, progress: Arc::clone(&load.progress), deliveries_each })
+        self.begin(Pattern::Press { press, progress: Arc::clone(&load.progress), deliveries_each })
     }
 
     /// What it does ends early; and all of it is published.
@@ -207,9 +204,7 @@ impl Feed {
         match pattern {
             Pattern::Batch(changes) => self.publish(changes).await,
             Pattern::Pace { rate, changes, time } => self.pace(rate, changes, time).await,
-            Pattern::Press { changes, progress, deliveries_each } => {
-                self.press(changes, &progress, deliveries_each).await
-            }
+            Pattern::Press { press, progress, deliveries_each } => self.press(press, &progress, deliveries_each).await,
         }
     }
 
@@ -231,11 +226,13 @@ impl Feed {
         Ok(())
     }
 
-    async fn press(&mut self, changes: u32, progress: &Progress, deliveries_each: f64) -> anyhow::Result<()> {
+    async fn press(&mut self, press: Press, progress: &Progress, deliveries_each: f64) -> anyhow::Result<()> {
+        let Press { changes, early_percent } = press;
+        let early = f64::from(changes) * f64::from(early_percent) / 100.0;
         let (start, before) = (self.batcher.last(), progress.counts().changes);
         while !self.is_to_rest() {
             let sent = (self.batcher.last() - start) as f64;
-            let arrived = (sent - f64::from(changes) * EARLY).max(0.0) * deliveries_each;
+            let arrived = (sent - early).max(0.0) * deliveries_each;
             progress.reach(before + arrived as u64).await;
             self.publish(changes).await?;
         }

@@ -6,7 +6,7 @@ use crate::{
     bus_stage::BusStage,
     load::Tally,
     machine,
-    ours::{Ours, Setup},
+    ours::{Ours, Press, Setup},
     report::{Measure, Report},
     window::Window,
 };
@@ -17,11 +17,18 @@ pub struct Fanout {
     /// Clients of the one gateway, one run after the other.
     #[arg(long, default_value = "1000,10000", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=19_000))]
     pub clients: Vec<u32>,
-    /// Changes of a batch, one run after the other. The next batch is published when nine tenths of
-    /// the one before have arrived; the floor joins as many frames in a write.
+    /// Changes of a batch, one run after the other; the floor joins as many frames in a write.
     #[arg(long, default_value = "1,8,32", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub changes: Vec<u32>,
+    /// Share of a batch that is under way when the next one is published. With more the gateway never
+    /// waits for a slow load client, but joins changes that were to go one by one: see "changes in a
+    /// read".
+    #[arg(long, default_value_t = EARLY_PERCENT, value_parser = clap::value_parser!(u32).range(0..=1000), value_name = "%")]
+    pub early: u32,
 }
+
+/// As long as a batch takes to the gateway.
+pub const EARLY_PERCENT: u32 = 10;
 
 /// Rowcast and the floor take turns this often in a run, if there are files for the clients of both.
 const TURNS: u32 = 4;
@@ -38,11 +45,12 @@ struct Both {
 pub async fn run(
     stage: &BusStage,
     setup: Setup,
-    changes: u32,
+    press: Press,
     time: Duration,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let Both { ours: (ours, mut tally), floor: (bare, floor_tally) } = measure(stage, setup, changes, time).await?;
+    let Both { ours: (ours, mut tally), floor: (bare, floor_tally) } = measure(stage, setup, press, time).await?;
+    let changes = press.changes;
     // Whoever works on the load client's core keeps it from reading.
     tally.cpu_s = ours.cpu[1].all_s();
     report.clients(&tally, ours.elapsed);
@@ -80,14 +88,14 @@ pub async fn run(
     Ok(())
 }
 
-async fn measure(stage: &BusStage, setup: Setup, changes: u32, time: Duration) -> anyhow::Result<Both> {
+async fn measure(stage: &BusStage, setup: Setup, press: Press, time: Duration) -> anyhow::Result<Both> {
     let ours = Ours::up(stage, setup).await?;
     let bytes = ours.load.progress.counts().bytes_each();
     // A change is for the clients of one topic.
-    let joined = changes.div_ceil(setup.topics);
+    let joined = press.changes.div_ceil(setup.topics);
     let settings = Floor { port: 0, clients: setup.clients, bytes, joined, rate: 0, at_most: 8 * time.as_secs() + 120 };
     if u64::from(setup.clients) * 2 + OWN_FILES > machine::open_files() {
-        let window = ours.turn(stage, changes, time).await?;
+        let window = ours.turn(stage, press, time).await?;
         let tally = ours.end()?;
         let bare = Bare::up(stage, settings).await?;
         let floor = bare.turn(time).await?;
@@ -96,7 +104,7 @@ async fn measure(stage: &BusStage, setup: Setup, changes: u32, time: Duration) -
     let bare = Bare::up(stage, settings).await?;
     let (mut window, mut floor): (Option<Window>, Option<Window>) = (None, None);
     for _ in 0..TURNS {
-        let turn = ours.turn(stage, changes, time / TURNS).await?;
+        let turn = ours.turn(stage, press, time / TURNS).await?;
         window = Some(window.map_or_else(|| turn.clone(), |before| before.plus(&turn)));
         let turn = bare.turn(time / TURNS).await?;
         floor = Some(floor.map_or_else(|| turn.clone(), |before| before.plus(&turn)));

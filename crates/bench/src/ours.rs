@@ -36,6 +36,15 @@ pub struct Setup {
     pub unread: u32,
 }
 
+/// How hard they are pressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Press {
+    /// Changes of a batch.
+    pub changes: u32,
+    /// Share of a batch that is under way when the next one is published.
+    pub early_percent: u32,
+}
+
 impl Setup {
     /// All on one topic.
     pub fn of(clients: u32) -> Self {
@@ -70,8 +79,8 @@ impl Ours {
     }
 
     /// As many as it can take for a while; nothing is left of it then.
-    pub async fn turn(&self, stage: &BusStage, changes: u32, time: Duration) -> anyhow::Result<Window> {
-        let pressing = self.writer.press(changes, &self.load)?;
+    pub async fn turn(&self, stage: &BusStage, press: Press, time: Duration) -> anyhow::Result<Window> {
+        let pressing = self.writer.press(press, &self.load)?;
         sleep(SETTLE).await;
         let window = Window::watch(&self.load, &[self.gateway.pids(), stage.beside_load()], time).await?;
         self.writer.rest(pressing).await?;

@@ -7,7 +7,7 @@ use crate::{
     away,
     bus_stage::BusStage,
     connects, crowd, fanout, herd, idle, latency, light, listener, machine,
-    ours::Setup,
+    ours::{Press, Setup},
     overload,
     pin::Cores,
     report::Report,
@@ -108,7 +108,8 @@ impl Suite {
                     for &changes in &what.changes {
                         self.say(&format!("fan-out to {clients} clients, changes a batch: {changes}"));
                         let (bus, report) = self.bus().await?;
-                        fanout::run(bus, Setup::of(clients), changes, report.time(), report).await?;
+                        let press = Press { changes, early_percent: what.early };
+                        fanout::run(bus, Setup::of(clients), press, report.time(), report).await?;
                     }
                 }
                 Ok(())

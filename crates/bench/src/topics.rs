@@ -1,6 +1,11 @@
 use std::time::Duration;
 
-use crate::{bus_stage::BusStage, fanout, ours::Setup, report::Report};
+use crate::{
+    bus_stage::BusStage,
+    fanout,
+    ours::{Press, Setup},
+    report::Report,
+};
 
 /// Load of `bench topics`.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,8 +21,9 @@ pub struct Topics {
 /// One run: a batch has one change of each topic; or one change, where there is only one topic. So
 /// a batch is one change to each client in both.
 pub async fn run(stage: &BusStage, what: &Topics, time: Duration, report: &mut Report) -> anyhow::Result<()> {
+    let early_percent = fanout::EARLY_PERCENT;
     let clients = what.topics * what.clients_each;
     let many = Setup { clients, topics: what.topics, unread: 0 };
-    fanout::run(stage, many, what.topics, time, report).await?;
-    fanout::run(stage, Setup::of(clients), 1, time, report).await
+    fanout::run(stage, many, Press { changes: what.topics, early_percent }, time, report).await?;
+    fanout::run(stage, Setup::of(clients), Press { changes: 1, early_percent }, time, report).await
 }
