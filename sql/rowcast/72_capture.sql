@@ -1,7 +1,7 @@
 -- Capture functions: one for each watched table, written out for it, called by its triggers.
 --
 -- They run in the user's statements, so: every name, type and operator has its schema, because whoever writes
--- decides about the search_path (and pg_temp is looked in first, for types), and a SET clause costs 1.1 µs a row;
+-- decides about the search_path (and pg_temp is looked in first, for types), and a SET clause costs 1.1 us a row;
 -- so no between, in, nullif, distinct, using or case x when, whose operators are looked up; no exception block, because a change
 -- that cannot be stored must fail the write, and a subtransaction costs every statement; static SQL.
 -- They are SECURITY DEFINER: who writes to a table needs no right to the log.
@@ -37,7 +37,7 @@ revoke all on function rowcast.key_of(regclass) from public;
 comment on function rowcast.key_of(regclass) is 'The columns of the primary key of a table, in its order.';
 
 -- No column is named but in strings: one that is renamed or dropped must not make its table's writes fail,
--- and one that is left out stays out under its new name. (Naming them would save 2 to 3 µs a row.)
+-- and one that is left out stays out under its new name. (Naming them would save 2 to 3 us a row.)
 create or replace function rowcast.row_expression(variable text, columns text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case

@@ -1,7 +1,7 @@
 -- The triggers of a watched table.
 --
 -- "!" sorts before letters: PostgreSQL fires in the order of the names, and a change is to be logged
--- before the user's triggers and the cascades of foreign keys (RI_…) change anything further.
+-- before the user's triggers and the cascades of foreign keys (RI_...) change anything further.
 
 create or replace function rowcast.write_triggers(topic text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

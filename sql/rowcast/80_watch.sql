@@ -158,7 +158,7 @@ old: full, key or none: what is kept of the old row. max_change_bytes: a larger 
 each: row, or statement for tables that are written many rows at a time: for these it costs less. Not for tables with ROW triggers of their own. What a volatile function that a statement calls, or a trigger added later, changes in the same table may come out before what was changed first.
 A table whose watch ended in this feed, that was dropped and made anew, or that gets further ops has changes that were not captured: then a new feed begins (rewatched), and all clients, of all tables, are told to reset. The first watch of a table, and other options, do not do that.
 It waits for the transactions that are writing to the table, and writers wait for it: set lock_timeout.
-After a write to the table lastval() in that session is not the id that the table gave: use RETURNING, or currval(pg_get_serial_sequence(…)).
+After a write to the table lastval() in that session is not the id that the table gave: use RETURNING, or currval(pg_get_serial_sequence(...)).
 Values become JSON with the rights of the owner of this schema, so watch tables of roles that you trust: a cast to json of a type of theirs would run.';
 
 create or replace function rowcast.end_watch(topic text) returns void

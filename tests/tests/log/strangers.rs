@@ -71,7 +71,7 @@ async fn a_byte_that_is_no_text_stops_nothing() {
     let follower = stage.follower();
     stage.sql("create table raw (id int primary key, one \"char\"); select rowcast.watch('raw')").await;
     stage.sql("insert into raw values (1, (-1)::\"char\"), (2, 'x')").await;
-    let seen = follower.until("both rows", Duration::from_secs(30), |seen| seen.last() >= 202).await;
+    let seen = follower.until("both rows", Duration::from_secs(30), |seen| seen.last() >= 302).await;
     let rows: Vec<String> = seen
         .changes
         .iter()
