@@ -151,7 +151,7 @@ impl Gateway {
                 name: Rc::from(&*name),
                 max_frame_bytes,
                 max_messages_per_s,
-                scratch: Rc::new(RefCell::new(vec![0; READ_BYTES])),
+                scratch: RefCell::new(vec![0; READ_BYTES]),
             };
             // A thread of its own and not one of the runtime's: it never gives it back.
             let (done, ended) = tokio::sync::oneshot::channel();

@@ -3,12 +3,12 @@
 
 use std::{
     cell::RefCell,
+    io,
     num::NonZeroU32,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use protocol::{
@@ -73,7 +73,6 @@ pub struct Newcomer {
 }
 
 /// What the sessions of a shard share.
-#[derive(Clone)]
 pub struct Sessions {
     /// The shard's hub.
     pub hub: HubHandle,
@@ -88,45 +87,72 @@ pub struct Sessions {
     /// Messages a second.
     pub max_messages_per_s: NonZeroU32,
     /// Where sockets are read into: one buffer a shard, because a read is decoded at once.
-    pub scratch: Rc<RefCell<Vec<u8>>>,
+    pub scratch: RefCell<Vec<u8>>,
 }
 
-/// One connection.
+/// One connection. Ten thousands of them wait at a time, so what is needed seldom is made when it is
+/// needed: the futures in boxes are those that an idle session does without.
 struct Session {
-    shared: Sessions,
+    shared: Rc<Sessions>,
+    socket: Rc<TcpStream>,
     key: ConnKey,
     door: Door,
     claims: Option<Claims>,
+    decoder: Decoder,
     rate: MessageRate,
     excess: u32,
+    _permit: Permit,
+}
+
+/// What came with one read.
+struct Read {
+    messages: Vec<Incoming>,
+    decoded: Result<(), Violation>,
 }
 
 impl Sessions {
     /// Serves a newcomer until it leaves. `since` is how far the feeds were when it was let in.
-    pub async fn serve(self, newcomer: Newcomer, since: Vec<(Source, Cursor)>) {
+    pub fn serve(self: Rc<Self>, newcomer: Newcomer, since: Vec<(Source, Cursor)>) -> impl Future<Output = ()> {
+        let connecting = Box::pin(self.connect(newcomer, since));
+        async move {
+            let Some((mut session, first)) = connecting.await else { return };
+            session.read(first).await;
+            session.leave();
+        }
+    }
+
+    async fn connect(self: Rc<Self>, newcomer: Newcomer, since: Vec<(Source, Cursor)>) -> Option<(Session, Read)> {
         let Newcomer { upgrade, door, claims, permit } = newcomer;
-        let (socket, first) = match upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()) {
-            Ok(Ok(parts)) => (Rc::new(parts.io.into_inner()), parts.read_buf),
-            Ok(Err(_)) => return debug!("an upgrade of something that is no TCP socket"),
-            Err(error) => return debug!(%error, "the client left during the upgrade"),
+        let parts = match upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()) {
+            Ok(Ok(parts)) => parts,
+            Ok(Err(_)) => {
+                debug!("an upgrade of something that is no TCP socket");
+                return None;
+            }
+            Err(error) => {
+                debug!(%error, "the client left during the upgrade");
+                return None;
+            }
         };
-        let name = door.name();
-        self.metrics.opened(name);
+        let socket = Rc::new(parts.io.into_inner());
+        self.metrics.opened(door.name());
         let key = self.hub.with(|hub| hub.join(Rc::clone(&socket)));
-        let rate = MessageRate::new(Instant::now());
-        let metrics = self.metrics.clone();
-        let hub = self.hub.clone();
-        let mut session = Session { shared: self, key, door, claims, rate, excess: 0 };
+        let (decoder, rate) = (Decoder::new(self.max_frame_bytes), MessageRate::new(Instant::now()));
+        let mut session =
+            Session { shared: self, socket, key, door, claims, decoder, rate, excess: 0, _permit: permit };
         session.begin(&since);
-        drop(since);
-        session.read(&socket, first).await;
-        hub.with(|hub| hub.leave(key));
-        metrics.left(name);
-        drop(permit);
+        // Not kept: it is hyper's whole read buffer, 8 KiB.
+        let first = session.decode(&parts.read_buf);
+        Some((session, first))
     }
 }
 
 impl Session {
+    fn leave(self) {
+        self.shared.hub.with(|hub| hub.leave(self.key));
+        self.shared.metrics.left(self.door.name());
+    }
+
     fn begin(&mut self, since: &[(Source, Cursor)]) {
         self.shared.hub.with(|hub| match &self.door {
             Door::Native => {
@@ -153,63 +179,82 @@ impl Session {
     }
 
     /// Reads until the connection ends. Nothing is held while nothing comes.
-    async fn read(&mut self, socket: &TcpStream, first: Bytes) {
-        let mut decoder = Decoder::new(self.shared.max_frame_bytes);
-        let mut incoming = Vec::new();
-        let mut decoded = decoder.read(&first, &mut incoming);
-        // It holds hyper's whole read buffer: 8 KiB of every idle connection.
-        drop(first);
+    async fn read(&mut self, first: Read) {
+        if !Box::pin(self.act_on(first)).await {
+            return;
+        }
         loop {
-            for message in incoming.drain(..) {
-                if !self.take(message).await {
-                    return self.linger(socket).await;
-                }
-            }
-            if let Err(Violation(close, reason)) = decoded {
-                self.shared.hub.with(|hub| hub.close(self.key, close, reason));
-                return self.linger(socket).await;
-            }
-            if !self.until_it_reads(socket).await {
+            if self.shared.hub.with(|hub| hub.is_not_read(self.key)) && !Box::pin(self.until_it_reads()).await {
                 return;
             }
-            if socket.readable().await.is_err() {
+            if self.socket.readable().await.is_err() {
                 return;
             }
-            let mut scratch = self.shared.scratch.borrow_mut();
-            decoded = match socket.try_read(&mut scratch) {
-                Ok(0) => return,
-                Ok(count) => decoder.read(&scratch[..count], &mut incoming),
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-                Err(_) => return,
-            };
-            drop(scratch);
+            let Ok(read) = self.read_once() else { return };
             self.shared.hub.with(|hub| hub.heard(self.key));
+            if !Box::pin(self.act_on(read)).await {
+                return;
+            }
         }
     }
 
+    /// What has come; an error at the end of the connection.
+    fn read_once(&mut self) -> io::Result<Read> {
+        let shared = Rc::clone(&self.shared);
+        let mut scratch = shared.scratch.borrow_mut();
+        match self.socket.try_read(&mut scratch) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => Ok(self.decode(&scratch[..count])),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(self.decode(&[])),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Read {
+        let mut messages = Vec::new();
+        let decoded = self.decoder.read(bytes, &mut messages);
+        Read { messages, decoded }
+    }
+
+    /// Whether the connection goes on.
+    async fn act_on(&mut self, read: Read) -> bool {
+        for message in read.messages {
+            if !self.take(message).await {
+                self.linger().await;
+                return false;
+            }
+        }
+        if let Err(Violation(close, reason)) = read.decoded {
+            self.shared.hub.with(|hub| hub.close(self.key, close, reason));
+            self.linger().await;
+            return false;
+        }
+        true
+    }
+
     /// Waits while the client does not read what waits for it; whether it is still there then.
-    async fn until_it_reads(&self, socket: &TcpStream) -> bool {
+    async fn until_it_reads(&self) -> bool {
         tokio::select! {
             biased;
             () = self.shared.hub.until_it_reads(self.key) => true,
-            () = hung_up(socket) => false,
+            () = hung_up(&self.socket) => false,
         }
     }
 
     /// After the last message that counts: reads on until the connection ends, so that the client
     /// can read what was sent. (To close with something unread would take it from it.) The hub ends
     /// it when the goodbyes are said, or when that takes too long.
-    async fn linger(&self, socket: &TcpStream) {
+    async fn linger(&self) {
         self.shared.hub.with(|hub| hub.hang_up(self.key));
         loop {
-            if socket.readable().await.is_err() {
+            if self.socket.readable().await.is_err() {
                 return;
             }
             let mut scratch = self.shared.scratch.borrow_mut();
-            match socket.try_read(&mut scratch) {
+            match self.socket.try_read(&mut scratch) {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
         }
@@ -268,8 +313,7 @@ impl Session {
             }
             Ok(ClientMessage::Subscribe(subscribe)) => self.subscribe(subscribe),
             Ok(ClientMessage::Unsubscribe { id }) => self.unsubscribe(id),
-            // Rare and large: inline it would be half of what an idle session takes.
-            Ok(ClientMessage::Auth { token }) => Box::pin(self.auth(&token)).await,
+            Ok(ClientMessage::Auth { token }) => self.auth(&token).await,
             Err(refused) => Err(refused),
         };
         if let Err(refused) = refused {
@@ -332,8 +376,7 @@ async fn hung_up(socket: &TcpStream) {
         if ready.is_read_closed() {
             return;
         }
-        // Something waits to be read, so this would be ready again at once. Rare: boxed, it takes
-        // nothing of an idle session.
-        Box::pin(tokio::time::sleep(HANG_UP_LOOK)).await;
+        // Something waits to be read, so this would be ready again at once.
+        tokio::time::sleep(HANG_UP_LOOK).await;
     }
 }

@@ -116,7 +116,7 @@ impl Shard {
         let accept = accept(listener, self.router, self.sockets.clone(), self.shutdown.clone());
         let mut accepting = tokio::task::spawn_local(accept);
         let mut tasks = JoinSet::new();
-        let reception = Reception { newcomers: self.newcomers, sessions, running: JoinSet::new() };
+        let reception = Reception { newcomers: self.newcomers, sessions: Rc::new(sessions) };
         tasks.spawn_local(sweep(hub.clone(), self.events, reception));
         tasks.spawn_local(tick(hub.clone(), self.pulse));
         tokio::select! {
@@ -211,11 +211,10 @@ async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router, shutdow
     }
 }
 
-/// Starts a session for everybody who was let in, and outlives them all.
+/// Starts a session for everybody who was let in.
 struct Reception {
     newcomers: mpsc::UnboundedReceiver<Newcomer>,
-    sessions: Sessions,
-    running: JoinSet<()>,
+    sessions: Rc<Sessions>,
 }
 
 impl Reception {
@@ -228,19 +227,15 @@ impl Reception {
 
     fn begin(&mut self, newcomer: Newcomer) {
         let since = self.sessions.hub.with(|hub| hub.positions());
-        self.running.spawn_local(self.sessions.clone().serve(newcomer, since));
+        // It ends with its connection, or with the thread.
+        drop(tokio::task::spawn_local(Rc::clone(&self.sessions).serve(newcomer, since)));
     }
 
-    /// The next one, for ever.
+    /// The next one.
     async fn serve(&mut self) {
-        loop {
-            tokio::select! {
-                newcomer = self.newcomers.recv() => match newcomer {
-                    Some(newcomer) => return self.begin(newcomer),
-                    None => std::future::pending().await,
-                },
-                Some(_) = self.running.join_next() => {}
-            }
+        match self.newcomers.recv().await {
+            Some(newcomer) => self.begin(newcomer),
+            None => std::future::pending().await,
         }
     }
 }

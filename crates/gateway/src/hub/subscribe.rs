@@ -7,6 +7,7 @@ use protocol::{
     config::Wrap,
     message::{self, Subscribe},
 };
+use slab::Slab;
 
 use super::{
     Hub, PREFERRED, Step, Task, View,
@@ -139,7 +140,12 @@ impl Hub {
     fn insert_sub(&mut self, conn: ConnKey, id: Box<str>, route: u32, unanswered: bool) -> SubKey {
         let generation = self.next_generation();
         let sub = Sub { generation, id, route, unanswered, state: SubState::Held };
-        let index = self.conns[conn.index as usize].subs.insert(sub) as u32;
+        let subs = &mut self.conns[conn.index as usize].subs;
+        if subs.capacity() == 0 {
+            // Most connections have one, and the first insert would make room for four.
+            *subs = Slab::with_capacity(1);
+        }
+        let index = subs.insert(sub) as u32;
         SubKey { conn, index, generation }
     }
 

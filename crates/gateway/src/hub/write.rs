@@ -29,10 +29,16 @@ impl HubHandle {
 }
 
 impl Hub {
+    /// Whether more waits for a client alone than it should be let ask for.
+    pub fn is_not_read(&self, key: ConnKey) -> bool {
+        self.conn(key).is_some_and(|conn| conn.outbox.bytes() > self.settings.queue_bytes)
+    }
+
     pub(super) fn wait_while_full(&mut self, key: ConnKey) -> Option<Rc<Notify>> {
-        let most = self.settings.queue_bytes;
-        let conn = self.conn_mut(key)?;
-        (conn.outbox.bytes() > most).then(|| Rc::clone(conn.room.get_or_insert_default()))
+        if !self.is_not_read(key) {
+            return None;
+        }
+        self.conn_mut(key).map(|conn| Rc::clone(conn.room.get_or_insert_default()))
     }
 
     pub(super) fn mark_dirty(&mut self, index: u32) {
