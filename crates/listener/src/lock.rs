@@ -38,15 +38,15 @@ impl LeaderLock {
         )
     }
 
-    /// Who holds it and is no listener, in words; no row if nobody does. Any role of the database may
+    /// Who holds it and is no listener, in words; empty if nobody does. Any role of the database may
     /// take an advisory lock, and whoever keeps this one keeps all listeners from leading. A listener
     /// has our role, or says by its name that it is one.
     pub(crate) fn stranger_sql(self) -> String {
         let holding = self.holding();
         format!(
-            "select pg_catalog.format('the lock of who leads is held by a session that is no listener: pid %s of role %s', a.pid, a.usename) \
+            "select coalesce((select pg_catalog.format('the lock of who leads is held by a session that is no listener: pid %s of role %s', a.pid, a.usename) \
              from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid where {holding} \
-             and a.usename <> current_user and a.application_name not like 'rowcast%'"
+             and a.usename <> current_user and a.application_name not like 'rowcast%' limit 1), '')"
         )
     }
 

@@ -153,7 +153,7 @@ impl Session {
 
     /// Who keeps the leader's lock from all listeners, in words.
     pub(crate) async fn stranger(&self, lock: LeaderLock) -> Result<Option<String>, Lost> {
-        Ok(self.row(&lock.stranger_sql()).await?.into_iter().next())
+        Ok(self.row(&lock.stranger_sql()).await?.into_iter().next().filter(|who| !who.is_empty()))
     }
 
     /// Whether this session still holds the leader's lock, by a round trip.

@@ -131,8 +131,8 @@ impl LogLife {
             }
             backoff.reset();
             if wait.is_to_look() {
-                let stranger = session.query_opt(&stranger, &[]).await?.map(|row| row.get(0));
-                self.be(wait.role(stranger));
+                let stranger: String = session.query_one(&stranger, &[]).await?.get(0);
+                self.be(wait.role(Some(stranger).filter(|who| !who.is_empty())));
                 // Who leads meanwhile knows better.
                 self.held = None;
             }
