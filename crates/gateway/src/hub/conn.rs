@@ -84,7 +84,8 @@ pub(super) enum SubState {
     /// From nowhere, for a moment: it is about to become one of the others.
     Held,
     /// From memory or the history, until it has caught up.
-    Behind(Behind),
+    /// In a box: it is rare, and would be half of every subscription.
+    Behind(Box<Behind>),
 }
 
 /// How far a subscription that catches up has come.

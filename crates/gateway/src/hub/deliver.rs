@@ -215,7 +215,7 @@ impl Hub {
             if self.is_of_several_feeds(route, behind.source) {
                 return self.close(key, Close::TryAgainLater, "read too slowly: changes were missed");
             }
-            self.conns[index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
+            self.conns[index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
             self.tasks.push(Task::CatchUp(sub));
         }
         self.restream(index);

@@ -77,7 +77,7 @@ impl Hub {
             (after < view.last).then(|| Behind { source, feed: view.feed.clone(), after, open: None })
         });
         let Some(behind) = one else { return self.attach(key.index, sub.index) };
-        self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
+        self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
         self.catch_up_at_once(sub);
     }
 
@@ -121,7 +121,7 @@ impl Hub {
             }
             Some(since) => {
                 let behind = Behind { source, feed: since.feed, after: since.offset, open: None };
-                self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(behind);
+                self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
                 self.catch_up_at_once(sub);
             }
         }
@@ -346,7 +346,7 @@ impl Hub {
         let text = message::reset(&it.id, reason, &here);
         // Until the reset has arrived the client's own cursor is the one to keep.
         let own = match &it.state {
-            SubState::Behind(Behind { feed, after, .. }) => Cursor::new(feed.clone(), *after),
+            SubState::Behind(behind) => Cursor::new(behind.feed.clone(), behind.after),
             SubState::Live | SubState::Held => here,
         };
         self.answer(key.index, sub, &own, false);
