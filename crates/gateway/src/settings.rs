@@ -98,7 +98,8 @@ pub struct LimitFlags {
     #[arg(long, env = "ROWCAST_MAX_MESSAGES_PER_S", default_value = "100", value_name = "N")]
     pub max_messages_per_s: NonZeroU32,
 
-    /// Bytes that may wait for one socket before its subscriptions fall behind.
+    /// Bytes of changes that wait in memory for slow sockets, once for all with the same
+    /// subscriptions; who is further back falls behind. Also bytes of answers that wait for one.
     #[arg(long, env = "ROWCAST_QUEUE_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
     pub queue_bytes: usize,
 
