@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     Answer, Head, History, Publisher, Reader, Retention, Subscription, Term,
+    publisher::Begin,
     subscription::{Inner, Raw},
 };
 
@@ -109,12 +110,14 @@ pub struct MemoryPublisher {
 }
 
 impl MemoryPublisher {
-    pub(crate) fn begin(&mut self, term: &Term, further_on: bool) -> Answer {
+    pub(crate) fn begin(&mut self, term: &Term, how: Begin) -> Answer {
         let shared = self.bus.shared(self.source);
         let mut held = shared.held();
         match &mut *held {
             Some(h) if h.epoch > term.epoch || (h.epoch == term.epoch && h.feed != term.feed) => return h.conflict(),
-            Some(h) if h.feed == term.feed && h.last != term.after && !(further_on && h.last < term.after) => {
+            Some(h)
+                if h.feed == term.feed && h.last != term.after && !(how == Begin::FurtherOn && h.last < term.after) =>
+            {
                 return Answer::Behind { held: Some(h.last) };
             }
             Some(h) if h.feed == term.feed && h.last == term.after => {
@@ -122,6 +125,7 @@ impl MemoryPublisher {
                 h.at = term.at;
                 h.catalogue = term.catalogue.clone();
             }
+            _ if how == Begin::GoOn => return Answer::Behind { held: None },
             _ => {
                 *held = Some(Held {
                     feed: term.feed.clone(),

@@ -27,6 +27,17 @@ pub struct Term {
     pub catalogue: Catalogue,
 }
 
+/// How a feed is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// [`Publisher::begin`]
+    Anyhow,
+    /// [`Publisher::begin_further_on`]
+    FurtherOn,
+    /// [`Publisher::go_on`]
+    GoOn,
+}
+
 /// What became of a `begin` or a `publish`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -63,8 +74,8 @@ impl Publisher {
     /// - Its epoch is higher, or the same under another feed: `Conflict`.
     pub async fn begin(&mut self, term: &Term) -> Result<Answer, BusError> {
         match self {
-            Self::Memory(memory) => Ok(memory.begin(term, false)),
-            Self::Redis(redis) => redis.begin(term, false).await,
+            Self::Memory(memory) => Ok(memory.begin(term, Begin::Anyhow)),
+            Self::Redis(redis) => redis.begin(term, Begin::Anyhow).await,
         }
     }
 
@@ -73,8 +84,18 @@ impl Publisher {
     /// bus that came back older than anything the publisher can still bring.
     pub async fn begin_further_on(&mut self, term: &Term) -> Result<Answer, BusError> {
         match self {
-            Self::Memory(memory) => Ok(memory.begin(term, true)),
-            Self::Redis(redis) => redis.begin(term, true).await,
+            Self::Memory(memory) => Ok(memory.begin(term, Begin::FurtherOn)),
+            Self::Redis(redis) => redis.begin(term, Begin::FurtherOn).await,
+        }
+    }
+
+    /// As [`Publisher::begin`], except where the bus holds nothing, or another feed with a lower epoch:
+    /// then nothing is begun, and the answer is `Behind` with nothing. For who has seen that the bus
+    /// holds the feed, and would not have its histories begin so late if it has lost them since.
+    pub async fn go_on(&mut self, term: &Term) -> Result<Answer, BusError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.begin(term, Begin::GoOn)),
+            Self::Redis(redis) => redis.begin(term, Begin::GoOn).await,
         }
     }
 

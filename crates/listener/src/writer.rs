@@ -69,6 +69,9 @@ pub(crate) struct Writer<'a> {
     durable: bool,
     /// Whether the bus ends before what can still be brought, and is to begin there anew.
     further_on: bool,
+    /// Whether the bus holds the feed, as far as is known: if it has lost it since, the feed is not to
+    /// begin where it would have gone on.
+    goes_on: bool,
     /// Where the bus ends; while not `begun`, where it is to begin.
     held: Offset,
     tail: Tail,
@@ -98,6 +101,7 @@ impl<'a> Writer<'a> {
             reason: Reason::Session,
             durable: false,
             further_on: false,
+            goes_on: false,
             held: 0,
             tail: Tail::default(),
             at: Micros::try_from(epoch).unwrap_or(Micros::MAX),
@@ -128,6 +132,11 @@ impl<'a> Writer<'a> {
             at: 0,
             ..Self::new(publisher, catalogue, epoch, metrics)
         }
+    }
+
+    /// The bus holds the feed up to here.
+    pub(crate) fn go_on(&mut self) {
+        self.goes_on = true;
     }
 
     /// The bus ends before this, and what it lacks cannot be brought any more.
@@ -266,14 +275,18 @@ impl<'a> Writer<'a> {
             at: self.at,
             catalogue: self.catalogue.clone(),
         };
-        let begun = match self.further_on {
-            false => self.publisher.begin(&term).await?,
-            true => self.publisher.begin_further_on(&term).await?,
+        let begun = if self.further_on {
+            self.publisher.begin_further_on(&term).await?
+        } else if self.goes_on {
+            self.publisher.go_on(&term).await?
+        } else {
+            self.publisher.begin(&term).await?
         };
         match begun {
             Answer::Applied | Answer::Already => {
                 self.begun = true;
                 self.further_on = false;
+                self.goes_on = self.durable;
                 if !std::mem::replace(&mut self.known, true) {
                     self.metrics.feed_begun(self.reason.as_str());
                 }
@@ -400,6 +413,24 @@ mod tests {
                 .collect(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_log_does_not_begin_late_on_a_bus_that_has_lost_it_just_now() {
+        let bus = MemoryBus::new(Retention::default());
+        let mut publisher = bus.publisher(Source::Log);
+        let feed = FeedId::random();
+        let mut of_log = Writer::of_log(&mut publisher, catalogue(), feed.clone(), EPOCH, 7, Metrics::default());
+        // The bus was seen to end at 7; since then it was emptied.
+        of_log.go_on();
+        assert_eq!(of_log.step().await.unwrap(), Step::Torn);
+        assert_eq!(bus.reader(Source::Log).head().await.unwrap(), None, "a refill will begin before 7");
+        // The same when the catalogue changes.
+        let mut of_log = Writer::of_log(&mut publisher, catalogue(), feed, EPOCH, 0, Metrics::default());
+        assert_eq!(settle(&mut of_log).await, Step::Idle);
+        bus.clear();
+        of_log.announce(catalogue());
+        assert_eq!(of_log.step().await.unwrap(), Step::Torn);
     }
 
     #[tokio::test]

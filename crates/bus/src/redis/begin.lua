@@ -6,6 +6,7 @@
 --      3  epoch            7  watermark in wire form
 --      4  after            8  what the keys of histories begin with
 --                          9  1: a bus that ends before `after` begins there anew
+--                             2: a bus that does not hold the feed is left as it is
 --
 -- Offsets and epochs are below 2^53, so Lua compares them exactly as numbers; what is stored is
 -- the text that was given.
@@ -54,6 +55,9 @@ if held[1] then
   end
 elseif redis.call('EXISTS', head) == 1 then
   return redis.error_reply('MALFORMED head without a feed')
+end
+if ARGV[9] == '2' then
+  return { 'none' }
 end
 
 -- Nobody reads the histories of the feed before any more; they would only expire.

@@ -4,7 +4,7 @@ use protocol::{Batch, Offset};
 use redis::Script;
 
 use super::{keys::Keys, link::Link};
-use crate::{Answer, BusError, Retention, Term};
+use crate::{Answer, BusError, Retention, Term, publisher::Begin};
 
 /// Lua's numbers are exact up to here. Epochs are microseconds (2^53 of them are reached in 2255),
 /// and a million changes a second need 285 years.
@@ -37,7 +37,7 @@ impl Scripts {
 }
 
 impl RedisPublisher {
-    pub(crate) async fn begin(&mut self, term: &Term, further_on: bool) -> Result<Answer, BusError> {
+    pub(crate) async fn begin(&mut self, term: &Term, how: Begin) -> Result<Answer, BusError> {
         exact(term.epoch, term.after)?;
         let catalogue =
             serde_json::to_string(&term.catalogue).map_err(|e| BusError::Refused(format!("the catalogue: {e}")))?;
@@ -51,7 +51,11 @@ impl RedisPublisher {
             .arg(catalogue)
             .arg(&watermark.encode()[..])
             .arg(self.keys.histories())
-            .arg(u8::from(further_on));
+            .arg(match how {
+                Begin::Anyhow => 0,
+                Begin::FurtherOn => 1,
+                Begin::GoOn => 2,
+            });
         // Sent again after NOSCRIPT, and only then: nothing ran the first time.
         answer(self.link.run(async |redis| call.invoke_async(redis).await).await?)
     }

@@ -73,6 +73,21 @@ pub async fn a_bus_that_is_older_than_what_can_be_brought_begins_further_on<H: H
     assert_eq!(reader.head().await.unwrap().unwrap().base, 40);
 }
 
+pub async fn who_goes_on_begins_nothing_where_the_feed_is_gone<H: Harness>() {
+    let harness = H::start(Retention::default()).await;
+    let (mut publisher, reader) = (harness.bus().publisher(SOURCE), harness.bus().reader(SOURCE));
+    assert_eq!(publisher.go_on(&term("aaa", 5, 2)).await.unwrap(), Answer::Behind { held: None });
+    assert_eq!(reader.head().await.unwrap(), None);
+    publisher.begin(&term("bbb", 4, 0)).await.unwrap();
+    let before = reader.head().await.unwrap();
+    assert_eq!(publisher.go_on(&term("aaa", 5, 2)).await.unwrap(), Answer::Behind { held: None });
+    assert_eq!(reader.head().await.unwrap(), before);
+    assert_eq!(publisher.go_on(&term("bbb", 5, 1)).await.unwrap(), Answer::Behind { held: Some(0) });
+    assert_eq!(publisher.go_on(&term("bbb", 5, 0)).await.unwrap(), Answer::Applied);
+    assert_eq!(reader.head().await.unwrap().unwrap().epoch, 5);
+    assert!(matches!(publisher.go_on(&term("bbb", 4, 0)).await.unwrap(), Answer::Conflict { epoch: 5, .. }));
+}
+
 pub async fn a_higher_epoch_replaces_another_feed<H: Harness>() {
     let harness = H::start(Retention::default()).await;
     let (mut publisher, reader) = (harness.bus().publisher(SOURCE), harness.bus().reader(SOURCE));

@@ -34,6 +34,7 @@ macro_rules! contract {
             a_feed_that_ends_where_the_term_begins_is_taken_over
             a_feed_that_ends_elsewhere_is_not_taken_over
             a_bus_that_is_older_than_what_can_be_brought_begins_further_on
+            who_goes_on_begins_nothing_where_the_feed_is_gone
             a_higher_epoch_replaces_another_feed
             a_lower_epoch_is_refused
             two_feeds_of_one_epoch_do_not_replace_each_other

@@ -86,7 +86,7 @@ impl Publishing<'_> {
         tracing::info!(feed = %self.log.feed, epoch = *self.epoch, after, refill, "publishing the log");
         self.published.send_replace(after);
         self.start.send_replace(Some(after));
-        self.publish(after, further_on).await
+        self.publish(after, refill, further_on).await
     }
 
     async fn decide(&mut self) -> Result<Result<(Option<Head>, Start), BusError>, Lost> {
@@ -99,12 +99,15 @@ impl Publishing<'_> {
         Ok(start.map(|start| (head, start)))
     }
 
-    async fn publish(&mut self, after: Offset, further_on: bool) -> Result<Ended, Lost> {
+    async fn publish(&mut self, after: Offset, refill: bool, further_on: bool) -> Result<Ended, Lost> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(150));
         let catalogue = self.line.catalogue();
         let feed = self.log.feed.clone();
         let mut writer =
             Writer::of_log(&mut *self.publisher, catalogue, feed, *self.epoch, after, self.metrics.clone());
+        if !refill && !further_on {
+            writer.go_on();
+        }
         if further_on {
             tracing::warn!(after, "the bus is older than the log goes back: its histories begin anew");
             writer.go_further_on();
