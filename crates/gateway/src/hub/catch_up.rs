@@ -176,6 +176,18 @@ impl Hub {
         Step::Again
     }
 
+    /// Sends all that memory has for it; whether that is complete.
+    pub(super) fn send_all_from_memory(&mut self, key: SubKey, topics: &[Topic]) -> bool {
+        while let Some(after) = self.behind(key).map(|behind| behind.after) {
+            match self.send_from_memory(key, topics, after) {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
     /// Sends what the next batch in memory has for it; how many changes, and bytes. `None`: it has all
     /// that there is.
     fn send_from_memory(

@@ -67,18 +67,28 @@ impl Hub {
         let form = RouteForm::Plain(wrap);
         let route = self.hold_route(RouteKey { topics: topics.into(), source: None, form, twin: 0 });
         let sub = self.insert_sub(key, "".into(), route, false);
-        let mut sources = topics.iter().filter_map(|topic| self.carriers.get(topic).copied());
-        let source = sources.next().filter(|first| sources.all(|other| other == *first));
-        // Those of several feeds have no one place to go on from.
-        let one = source.and_then(|source| {
-            let view = self.feeds.get(&source)?;
+        let missed_of = |(&source, view): (&Source, &View)| {
             let then = since.iter().find(|(of, cursor)| *of == source && cursor.feed == view.feed);
             let after = then.map_or(view.began, |(_, cursor)| cursor.offset);
             (after < view.last).then(|| Behind { source, feed: view.feed.clone(), after, open: None })
-        });
-        let Some(behind) = one else { return self.attach(key.index, sub.index) };
-        self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
-        self.catch_up_at_once(sub);
+        };
+        let carried = |source: &Source| topics.iter().any(|topic| self.carriers.get(topic) == Some(source));
+        let of_it: Vec<(&Source, &View)> = self.feeds.iter().filter(|(source, _)| carried(source)).collect();
+        let is_of_one = of_it.len() == 1;
+        let missed: Vec<Behind> = of_it.into_iter().filter_map(missed_of).collect();
+        for behind in missed {
+            let own: Vec<Topic> =
+                topics.iter().filter(|topic| self.carriers.get(*topic) == Some(&behind.source)).cloned().collect();
+            self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
+            if is_of_one {
+                return self.catch_up_at_once(sub);
+            }
+            // Of several feeds there is no one place to go on from, but what came a moment ago is in memory.
+            if !self.send_all_from_memory(sub, &own) {
+                return self.close(key, protocol::Close::TryAgainLater, "changes were missed while it was let in");
+            }
+        }
+        self.attach(key.index, sub.index);
     }
 
     /// Subscribes a native client. It is answered with `subscribed` as soon as it is known whether
