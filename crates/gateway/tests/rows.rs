@@ -159,7 +159,8 @@ async fn who_falls_behind_in_a_transaction_still_gets_its_end() {
     let mut feed = gateway.log(&["a", "b"]).await;
     let mut slow = native(&gateway).await;
     slow.subscribe(r#""topic":"a""#).await;
-    let data = format!("\"{}\"", "x".repeat(5_000));
+    // More than both ends' kernels take.
+    let data = format!("\"{}\"", "x".repeat(20_000));
     // A transaction has a change of each topic, and the two lie in different batches: wherever it
     // falls behind, one is open, and the next batch ends it and has something of the next one.
     for n in 1..=1_000u64 {

@@ -199,18 +199,17 @@ impl Hub {
         // What waits for it alone may say how far it is, so it stays behind what it came after.
         let until = ring.boundary(position).max(conn.outbox.last_at().unwrap_or(0));
         conn.outbox.take_along(ring, position, until, 0);
-        let missing: Vec<Mark> = ring.after(until).copied().collect();
+        let first_of = |route: u32| ring.after(until).find(|mark| mark.route == route).copied();
+        let live = conn.subs.iter().filter(|(_, sub)| sub.is_live());
+        let firsts: Vec<(u32, u32, Option<Mark>)> =
+            live.map(|(sub, it)| (sub as u32, it.generation, first_of(it.route))).collect();
         self.leave_stream(index);
         self.mark_dirty(index);
-        let conn = &self.conns[index as usize];
-        let key = ConnKey { index, generation: conn.generation };
-        let live = conn.subs.iter().filter(|(_, sub)| sub.is_live());
-        let subs: Vec<SubKey> =
-            live.map(|(sub, it)| SubKey { conn: key, index: sub as u32, generation: it.generation }).collect();
-        for sub in subs {
+        let key = ConnKey { index, generation: self.conns[index as usize].generation };
+        for (sub, generation, first) in firsts {
+            let sub = SubKey { conn: key, index: sub, generation };
             let route = self.conns[index as usize].subs[sub.index as usize].route;
-            let first = missing.iter().find(|mark| mark.route == route);
-            let Some(behind) = self.behind_at(route, first) else { continue };
+            let Some(behind) = self.behind_at(route, first.as_ref()) else { continue };
             self.metrics.fell_behind();
             if self.is_of_several_feeds(route, behind.source) {
                 return self.close(key, Close::TryAgainLater, "read too slowly: changes were missed");
