@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use protocol::{
     FeedId, Kind, Topic,
     config::Wrap,
-    message::{self, Addressee},
+    message::{self, Addressee, OfTx},
 };
 
 use crate::{
@@ -32,14 +32,14 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Appends the frame of a change. `tx_end`: for who gets it, it ends its transaction.
+    /// Appends the frame of a change. `of_tx`: what a native client is told of its transaction.
     pub fn frame<T: Borrow<Topic>>(
         &mut self,
         out: &mut Vec<u8>,
         form: Form<'_>,
         feed: &FeedId,
         hit: &Hit<T>,
-        tx_end: bool,
+        of_tx: OfTx,
     ) {
         let (topic, change) = (hit.topic.borrow(), &hit.change);
         self.scratch.clear();
@@ -60,7 +60,7 @@ impl Encoder {
             }
             (Form::Native(to), None) => message::change(&mut self.scratch, to, feed, topic, change),
             (Form::Native(to), Some(row)) => {
-                message::row_change(&mut self.scratch, to, feed, topic, change, row, tx_end);
+                message::row_change(&mut self.scratch, to, feed, topic, change, row, of_tx);
             }
         }
         ws::write_text(out, &self.scratch);
@@ -87,7 +87,7 @@ mod tests {
         let mut out = Vec::new();
         let feed = "f".parse().unwrap();
         let hit = Hit { topic: Topic::new("t").unwrap(), change, row };
-        Encoder::default().frame(&mut out, form, &feed, &hit, true);
+        Encoder::default().frame(&mut out, form, &feed, &hit, OfTx::Ends);
         out
     }
 

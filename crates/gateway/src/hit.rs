@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use protocol::{BatchError, Change, Kind, Offset, Row, Slice, Topic};
+use protocol::{Batch, BatchError, Change, Kind, Offset, Row, Slice, Topic, message::OfTx};
 
 /// A change on its way to subscriptions. `T` is its topic, borrowed where it comes from a batch.
 #[derive(Debug, Clone)]
@@ -38,6 +38,20 @@ impl<T: Clone + Borrow<Topic>> Hit<T> {
     }
 }
 
+impl Hit {
+    /// The changes of a batch to some topics after an offset, in order.
+    pub fn of_batch(batch: &Batch, topics: &[Topic], after: Offset) -> Result<Vec<Self>, BatchError> {
+        let mut hits = Vec::new();
+        for topic in topics {
+            if let Some(slice) = batch.slice(topic.as_str()) {
+                hits.extend(Self::read(topic, slice, after)?);
+            }
+        }
+        hits.sort_by_key(Self::offset);
+        Ok(hits)
+    }
+}
+
 impl<T> Hit<T> {
     /// Its place in the feed.
     pub fn offset(&self) -> Offset {
@@ -46,13 +60,18 @@ impl<T> Hit<T> {
 
     /// Whether it ends its transaction for a subscription that gets `next` after it; or, if that is
     /// nothing, that has everything up to `through` then.
-    pub fn ends_tx(&self, next: Option<&Self>, through: Offset) -> bool {
+    fn ends_tx(&self, next: Option<&Self>, through: Offset) -> bool {
         let Some(row) = &self.row else { return false };
         // A transaction's changes come one behind the other.
         match next.and_then(|next| next.row.as_deref()) {
             Some(next) => next.tx != row.tx,
             None => row.tx_last <= through,
         }
+    }
+
+    /// What a native client is told of its transaction, in the same circumstances.
+    pub fn of_tx(&self, next: Option<&Self>, through: Offset) -> OfTx {
+        if self.ends_tx(next, through) { OfTx::Ends } else { OfTx::GoesOn }
     }
 
     /// What is open after it, in the same circumstances.

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+mod conflation;
 pub mod encode;
 pub mod feed;
 mod gateway;

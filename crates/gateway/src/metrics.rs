@@ -90,6 +90,8 @@ metrics! {
     changes: Family<BySource, Counter> = "changes";
     /// Changes that were handed to a connection.
     deliveries: Counter = "deliveries";
+    /// Changes of a row that were joined with a later one, as a subscription asked for.
+    conflated: Counter = "conflated_changes";
     /// Bytes that sockets took.
     written: Counter = "written", Unit::Bytes;
     /// Times that something may have been missed between the bus and this gateway.
@@ -156,6 +158,10 @@ impl Metrics {
 
     pub(crate) fn delivered(&self, changes: u64) {
         self.inner.deliveries.inc_by(changes);
+    }
+
+    pub(crate) fn conflated(&self, changes: u64) {
+        self.inner.conflated.inc_by(changes);
     }
 
     pub(crate) fn written(&self, bytes: usize) {

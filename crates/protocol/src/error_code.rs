@@ -43,6 +43,8 @@ codes! {
         UnknownTopic = "unknown_topic",
         /// `since` is not a cursor.
         BadCursor = "bad_cursor",
+        /// Conflation is by key, and the topic has none.
+        NoKey = "no_key",
         /// The topics of one subscription are on several feeds.
         MixedFeeds = "mixed_feeds",
         /// A live subscription already has this id.

@@ -47,6 +47,19 @@
 //!   the one before too, which is what a client goes by that was not there for all of it.
 //! - `cut`: the names of the columns whose values are left out, because the change was larger than
 //!   the table's `max_change_bytes`.
+//!
+//! # Conflation
+//!
+//! A subscription with `"conflate":{"every_ms":250}` gets for each row what its changes in that time
+//! come to, at most once in it: the first at once, what follows together. An `INSERT` that was followed
+//! by updates is an `INSERT` with the last `data`; updates are one, with the first `old` and the last
+//! `data`. A `DELETE` is always told, also one that an `INSERT` of the same key follows, or has come
+//! before in that time. What cannot be joined, a `TRUNCATE` or a changed key, comes at once, behind all
+//! that waits; so does all that waits when it has grown too large. There is no `tx`: what comes is no
+//! transaction. The last `change` of each time has the cursor of all of it, and those before it that of
+//! the time before, so who resumes in between gets all of it again, as it is by then.
+
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
@@ -59,6 +72,8 @@ pub const MAX_ID_BYTES: usize = 64;
 /// The shortest interval at which a client may ask for watermarks: 19,000 clients a second would
 /// cost an eighth of a core.
 pub const MIN_WATERMARK_MS: u64 = 5_000;
+/// The shortest and the longest time over which changes may be conflated.
+pub const CONFLATE_MS: RangeInclusive<u64> = 20..=60_000;
 
 /// What a client may send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +105,8 @@ pub struct Subscribe {
     pub since: Option<Cursor>,
     /// How often the client wants a watermark.
     pub watermark_ms: Option<u64>,
+    /// Over how long the client wants changes of a row to be conflated.
+    pub conflate_ms: Option<u64>,
 }
 
 /// Why a frame is not a [`ClientMessage`].
@@ -105,7 +122,7 @@ pub struct Refused {
 
 /// Keys of `subscribe` that belong to the protocol and are not served yet. They are refused, not
 /// ignored: whoever asks for a filter must not get everything.
-const LATER: [&str; 5] = ["where", "columns", "ops", "snapshot", "conflate"];
+const LATER: [&str; 4] = ["where", "columns", "ops", "snapshot"];
 
 impl ClientMessage {
     /// Reads a text frame.
@@ -131,7 +148,8 @@ impl ClientMessage {
                 Self::Subscribe(Subscribe {
                     topics: take_topics(&mut keys, &id)?,
                     since: take_since(&mut keys, &id)?,
-                    watermark_ms: take_watermark(&mut keys, &id)?,
+                    watermark_ms: take_every_ms(&mut keys, &id, "watermark", MIN_WATERMARK_MS..=u64::MAX)?,
+                    conflate_ms: take_every_ms(&mut keys, &id, "conflate", CONFLATE_MS)?,
                     id: id.clone(),
                 })
             }
@@ -209,18 +227,23 @@ fn take_since(keys: &mut Map<String, Value>, id: &Option<String>) -> Result<Opti
     }
 }
 
-fn take_watermark(keys: &mut Map<String, Value>, id: &Option<String>) -> Result<Option<u64>, Refused> {
-    let Some(value) = keys.remove("watermark") else { return Ok(None) };
+/// `{"every_ms": N}`.
+fn take_every_ms(
+    keys: &mut Map<String, Value>,
+    id: &Option<String>,
+    key: &str,
+    range: RangeInclusive<u64>,
+) -> Result<Option<u64>, Refused> {
+    let Some(value) = keys.remove(key) else { return Ok(None) };
     match value.get("every_ms").and_then(Value::as_u64) {
-        Some(ms) if ms >= MIN_WATERMARK_MS && value.as_object().is_some_and(|o| o.len() == 1) => Ok(Some(ms)),
-        _ => Err(refused(
-            id.clone(),
-            ErrorCode::BadMessage,
-            format!(
-                "'watermark' is {}; it must be {{\"every_ms\": N}} with N at least {MIN_WATERMARK_MS}",
-                show(&value)
-            ),
-        )),
+        Some(ms) if range.contains(&ms) && value.as_object().is_some_and(|o| o.len() == 1) => Ok(Some(ms)),
+        _ => {
+            let (least, most) = (range.start(), range.end());
+            let bounds =
+                if *most == u64::MAX { format!("at least {least}") } else { format!("from {least} to {most}") };
+            let message = format!("'{key}' is {}; it must be {{\"every_ms\": N}} with N {bounds}", show(&value));
+            Err(refused(id.clone(), ErrorCode::BadMessage, message))
+        }
     }
 }
 
@@ -314,8 +337,18 @@ pub fn change(out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, topic: &Topic
     close(out);
 }
 
-/// `change`, with a row as the database wrote it. `tx_end`: for who gets this, it is the last of its
-/// transaction.
+/// What a row's `change` tells of its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfTx {
+    /// For who gets this, more of it may come.
+    GoesOn,
+    /// For who gets this, it is the last of it.
+    Ends,
+    /// Nothing: changes of several may have been conflated.
+    Untold,
+}
+
+/// `change`, with a row as the database wrote it.
 pub fn row_change(
     out: &mut Vec<u8>,
     to: Addressee<'_>,
@@ -323,7 +356,7 @@ pub fn row_change(
     topic: &Topic,
     change: &Change,
     row: &Row,
-    tx_end: bool,
+    of_tx: OfTx,
 ) {
     to.open(out, "change", feed, change.offset);
     put(out, "topic", json(topic.as_str()).as_bytes());
@@ -331,8 +364,10 @@ pub fn row_change(
     put_part(out, "key", &row.key);
     put_rows(out, row);
     put_at(out, change.at);
-    put_name(out, "tx", &row.tx.to_string());
-    if tx_end {
+    if of_tx != OfTx::Untold {
+        put_name(out, "tx", &row.tx.to_string());
+    }
+    if of_tx == OfTx::Ends {
         put(out, "tx_end", b"true");
     }
     put_part(out, "cut", &row.cut);
@@ -416,6 +451,7 @@ mod tests {
                 topics: topics.iter().map(|t| Topic::new(t).unwrap()).collect(),
                 since: None,
                 watermark_ms: None,
+                conflate_ms: None,
             })
         };
         assert_eq!(ClientMessage::parse(r#"{"type":"subscribe","topic":"a"}"#), Ok(expected(&["a"])));
@@ -424,10 +460,11 @@ mod tests {
 
     #[test]
     fn a_full_subscribe_is_read() {
-        let text = r#"{"type":"subscribe","id":"x","topics":["a"],"since":"k3f9.7","watermark":{"every_ms":5000}}"#;
+        let text = r#"{"type":"subscribe","id":"x","topics":["a"],"since":"k3f9.7","watermark":{"every_ms":5000},"conflate":{"every_ms":250}}"#;
         let Ok(ClientMessage::Subscribe(subscribe)) = ClientMessage::parse(text) else { panic!("not read") };
         assert_eq!(subscribe.since.map(|c| c.offset), Some(7));
         assert_eq!((subscribe.id.as_deref(), subscribe.watermark_ms), (Some("x"), Some(5000)));
+        assert_eq!(subscribe.conflate_ms, Some(250));
     }
 
     #[test]
@@ -454,6 +491,10 @@ mod tests {
         assert_eq!(code(r#"{"type":"subscribe","topic":""}"#), ErrorCode::BadTopic);
         assert_eq!(code(r#"{"type":"subscribe","topic":"a","since":"nonsense"}"#), ErrorCode::BadCursor);
         assert_eq!(code(r#"{"type":"subscribe","topic":"a","watermark":{"every_ms":10}}"#), ErrorCode::BadMessage);
+        for conflate in ["250", "{}", r#"{"every_ms":19}"#, r#"{"every_ms":60001}"#, r#"{"every_ms":250,"by":"id"}"#] {
+            let text = format!(r#"{{"type":"subscribe","topic":"a","conflate":{conflate}}}"#);
+            assert_eq!(code(&text), ErrorCode::BadMessage, "{text}");
+        }
         assert_eq!(code(r#"{"type":"subscribe","topic":"a","wheer":"x"}"#), ErrorCode::UnknownKey);
         assert_eq!(code(r#"{"type":"unsubscribe"}"#), ErrorCode::BadMessage);
         assert_eq!(code(r#"{"type":"auth"}"#), ErrorCode::BadMessage);
@@ -486,27 +527,29 @@ mod tests {
     #[test]
     fn a_row_has_the_members_that_apply_and_its_json_as_it_is() {
         let (feed, topic): (FeedId, _) = ("k3f9".parse().unwrap(), Topic::new("public.orders").unwrap());
-        let write = |row: &Row, end| {
+        let write = |row: &Row, of_tx| {
             let it = Change { offset: 5, at: 0, kind: Kind::Row, payload: Bytes::new() };
             let (mut native, mut plain) = (Vec::new(), Vec::new());
-            row_change(&mut native, Addressee::Route(17), &feed, &topic, &it, row, end);
+            row_change(&mut native, Addressee::Route(17), &feed, &topic, &it, row, of_tx);
             plain_row(&mut plain, &topic, row);
             [native, plain].map(|json| String::from_utf8(json).unwrap())
         };
         assert_eq!(
-            write(&row(Op::Update, r#"["id"]"#, r#"{"id":1.10, "s":"ä"}"#, r#"{"id":1}"#, r#"["photo"]"#), true),
+            write(&row(Op::Update, r#"["id"]"#, r#"{"id":1.10, "s":"ä"}"#, r#"{"id":1}"#, r#"["photo"]"#), OfTx::Ends),
             [
                 r#"{"type":"change","route":17,"cursor":"k3f9.5","topic":"public.orders","op":"UPDATE","key":["id"],"data":{"id":1.10, "s":"ä"},"old":{"id":1},"at":"1970-01-01T00:00:00.000000Z","tx":"7431","tx_end":true,"cut":["photo"]}"#,
                 r#"{"table":"public.orders","op":"UPDATE","data":{"id":1.10, "s":"ä"},"old":{"id":1}}"#,
             ]
         );
         assert_eq!(
-            write(&row(Op::Truncate, "", "", "", ""), false),
+            write(&row(Op::Truncate, "", "", "", ""), OfTx::GoesOn),
             [
                 r#"{"type":"change","route":17,"cursor":"k3f9.5","topic":"public.orders","op":"TRUNCATE","data":null,"at":"1970-01-01T00:00:00.000000Z","tx":"7431"}"#,
                 r#"{"table":"public.orders","op":"TRUNCATE","data":null}"#,
             ]
         );
+        let [conflated, _] = write(&row(Op::Delete, r#"["id"]"#, "", r#"{"id":1}"#, ""), OfTx::Untold);
+        assert!(!conflated.contains(r#""tx""#), "{conflated}");
         let mut end = Vec::new();
         tx_end(&mut end, Addressee::Subscription("x"), &feed, 9, 7431);
         assert_eq!(end, br#"{"type":"tx_end","id":"x","cursor":"k3f9.9","tx":"7431"}"#);

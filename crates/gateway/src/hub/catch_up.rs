@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Bytes of frames that are put together in one step.
-const STEP_BYTES: usize = 64 * 1024;
+pub(super) const STEP_BYTES: usize = 64 * 1024;
 
 /// What became of one step.
 pub(super) enum Step {
@@ -102,14 +102,15 @@ impl HubHandle {
     }
 }
 
-enum Unreadable {
+/// Why memory cannot serve.
+pub(super) enum Unreadable {
     /// Memory does not go back that far.
     NotHere,
     Malformed,
 }
 
 impl Hub {
-    fn behind(&self, key: SubKey) -> Option<&Behind> {
+    pub(super) fn behind(&self, key: SubKey) -> Option<&Behind> {
         let conn = self.conn(key.conn).filter(|conn| conn.closing.is_none())?;
         let sub = conn.subs.get(key.index as usize).filter(|sub| sub.generation == key.generation)?;
         match &sub.state {
@@ -118,10 +119,20 @@ impl Hub {
         }
     }
 
-    /// How far its feed is here.
+    pub(super) fn behind_mut(&mut self, key: SubKey) -> Option<&mut Behind> {
+        let sub = self.conns.get_mut(key.conn.index as usize)?.subs.get_mut(key.index as usize)?;
+        match &mut sub.state {
+            SubState::Behind(behind) => Some(behind),
+            SubState::Live | SubState::Held => None,
+        }
+    }
+
+    /// How far its feed is here, for its route.
     fn last_for(&self, key: SubKey) -> Option<Offset> {
         let behind = self.behind(key)?;
-        self.feeds.get(&behind.source).filter(|view| view.feed == behind.feed).map(|view| view.last)
+        let view = self.feeds.get(&behind.source).filter(|view| view.feed == behind.feed)?;
+        let route = self.conns[key.conn.index as usize].subs[key.index as usize].route;
+        Some(self.routes[route as usize].head(view.last))
     }
 
     /// One connection is not to keep all others from the history.
@@ -145,6 +156,9 @@ impl Hub {
             return Step::NoRoom(room);
         }
         let index = self.conns[key.conn.index as usize].subs[key.index as usize].route;
+        if self.routes[index as usize].conflating.is_some() {
+            return self.catch_up_conflated(key, index, Behind { source, feed, after, open });
+        }
         let topics = topics_of(&self.routes[index as usize]);
         let mut sent = match self.send_from_memory(key, &topics, after) {
             Ok(sent) => sent,
@@ -237,20 +251,15 @@ impl Hub {
         if let Some(encoded) = self.encoded.get(&name) {
             return Ok(encoded);
         }
-        let mut hits = Vec::new();
-        for topic in topics {
-            let Some(slice) = batch.slice(topic.as_str()) else { continue };
-            hits.extend(Hit::read(topic, slice, batch.first - 1).map_err(|_| Unreadable::Malformed)?);
-        }
-        hits.sort_by_key(Hit::offset);
+        let hits = Hit::of_batch(batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
         let form = match self.routes[it.route as usize].key.form {
             RouteForm::Plain(wrap) => Form::Plain(wrap),
             RouteForm::Native => Form::Native(Addressee::Subscription(&it.id)),
         };
         let (mut frames, mut parts) = (Vec::new(), Vec::with_capacity(hits.len()));
         for (place, hit) in hits.iter().enumerate() {
-            let ends_tx = hit.ends_tx(hits.get(place + 1), batch.last);
-            self.encoder.frame(&mut frames, form, feed, hit, ends_tx);
+            let of_tx = hit.of_tx(hits.get(place + 1), batch.last);
+            self.encoder.frame(&mut frames, form, feed, hit, of_tx);
             parts.push(Part { offset: hit.offset(), end: frames.len(), tx: hit.row.as_ref().map(|row| row.tx) });
         }
         let open = hits.last().and_then(|last| last.then_open(None, batch.last));
@@ -309,6 +318,10 @@ impl Hub {
     /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many. They are complete up
     /// to `through`.
     fn send_behind(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> usize {
+        let route = self.conns[key.conn.index as usize].subs[key.index as usize].route;
+        if self.routes[route as usize].conflating.is_some() {
+            return self.send_conflated_behind(key, through, hits);
+        }
         let conn = &mut self.conns[key.conn.index as usize];
         let it = &mut conn.subs[key.index as usize];
         let SubState::Behind(behind) = &mut it.state else { return 0 };
@@ -329,7 +342,7 @@ impl Hub {
                 break;
             }
             let next = hits.get(place + 1);
-            self.encoder.frame(&mut frames, form, &behind.feed, hit, hit.ends_tx(next, through));
+            self.encoder.frame(&mut frames, form, &behind.feed, hit, hit.of_tx(next, through));
             behind.open = hit.then_open(next, through);
             behind.after = hit.offset();
             sent += 1;

@@ -49,9 +49,13 @@ impl Hub {
     }
 
     fn start(&mut self, source: Source, start: &Start) {
-        self.settle();
         self.encoded.clear();
         let view = View::new(start, self.settings.recent_bytes);
+        // What waits is of the feed before.
+        for route in self.routes_of(source, |_| true) {
+            self.hand_on(route);
+        }
+        self.settle();
         if self.feeds.insert(source, view).is_some() {
             let routes = self.routes_of(source, |_| true);
             self.reset_live(source, routes, ResetReason::NewFeed);
@@ -80,6 +84,8 @@ impl Hub {
         let Some(cursor) = self.feeds.get(&source).map(View::cursor) else { return };
         for route in routes {
             self.routes[route as usize].open = None;
+            // Before it is told, its members get no cursor beyond what is lost.
+            self.hand_on_through(route, None);
             let slots = |stream: &u32| self.streams.get(*stream).slots.iter().map(|slot| slot.conn);
             let members: Vec<u32> = self.routes[route as usize].streams.iter().flat_map(slots).collect();
             for index in members {
@@ -120,15 +126,17 @@ impl Hub {
         }
         let lost = [lost, &broken[..]].concat();
         let hit = self.encode(source, &feed, &hits, batch.last, &lost);
+        let marked: Vec<ConnKey> = hit.iter().flat_map(|route| self.to_be_marked(*route)).collect();
         if !broken.is_empty() {
             error!(%source, topics = ?broken, first = batch.first, "a batch with malformed changes");
             self.lost_changes(source, &broken);
         }
         self.put_into_rings(source, hit);
+        self.mark(&marked);
     }
 
     /// Hands on what was built: each stream that has one of these routes gets its frames, in order.
-    fn put_into_rings(&mut self, source: Source, hit: Vec<u32>) {
+    pub(super) fn put_into_rings(&mut self, source: Source, hit: Vec<u32>) {
         let mut touched = Vec::new();
         for &route in &hit {
             for &stream in &self.routes[route as usize].streams {
@@ -228,7 +236,7 @@ impl Hub {
         let source = first.map(|mark| mark.source).or(route.key.source);
         let source = source.or_else(|| route.key.topics.iter().find_map(of_topic))?;
         let view = self.feeds.get(&source)?;
-        let (after, open) = first.map_or((view.last, route.open), |mark| (mark.offset - 1, mark.open));
+        let (after, open) = first.map_or((route.head(view.last), route.open), |mark| (mark.offset - 1, mark.open));
         Some(Behind { source, feed: view.feed.clone(), after, open })
     }
 
@@ -284,15 +292,22 @@ impl Hub {
         through: Offset,
         lost: &[Topic],
     ) -> Vec<u32> {
-        let Self { routes, by_topic, encoder, open, .. } = self;
+        let Self { routes, by_topic, encoder, open, settings, .. } = self;
         // Those that are still open before this batch.
         let was_open = std::mem::take(open);
-        let mut hit = Vec::new();
+        let (mut hit, mut conflated) = (Vec::new(), Vec::new());
         for (place, it) in hits.iter().enumerate() {
             for &index in by_topic.get(it.topic.topic).map_or(&[][..], Vec::as_slice) {
                 let route = &mut routes[index as usize];
                 let takes_it = route.key.source.map_or(it.topic.by_plain, |own| own == source);
                 if !takes_it || route.is_told(lost) {
+                    continue;
+                }
+                if let Some(conflating) = &mut route.conflating {
+                    if !std::mem::replace(&mut conflating.touched, true) {
+                        conflated.push(index);
+                    }
+                    route.conflate(encoder, feed, it);
                     continue;
                 }
                 if !route.frames.is_hit() {
@@ -335,6 +350,19 @@ impl Hub {
                 Some(_) => open.push(index),
             }
         }
+        let now = Instant::now();
+        for &index in &conflated {
+            let route = &mut routes[index as usize];
+            let Some(conflating) = &mut route.conflating else { continue };
+            conflating.touched = false;
+            if conflating.is_due(now, settings.queue_bytes) {
+                route.hand_on(encoder, feed, Some(through));
+            }
+            if route.frames.is_hit() {
+                hit.push(index);
+            }
+        }
+        conflated.into_iter().for_each(|index| self.time(index));
         hit
     }
 
@@ -371,7 +399,7 @@ impl Route {
             RouteForm::Native => Form::Native(message::Addressee::Route(self.id)),
         };
         let Frames { building, built, open, .. } = &mut self.frames;
-        encoder.frame(building, form, feed, hit, hit.ends_tx(next, through));
+        encoder.frame(building, form, feed, hit, hit.of_tx(next, through));
         built.push(Built { offset: hit.offset(), end: building.len(), open: *open });
         let is_native = self.key.form == RouteForm::Native;
         *open = hit.then_open(next, through).filter(|_| is_native);

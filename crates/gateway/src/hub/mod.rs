@@ -7,6 +7,7 @@
 //! ([`catch_up`]): from memory, then from the history, then by a `reset`.
 
 mod catch_up;
+mod conflate;
 mod conn;
 mod deliver;
 mod encoded;
@@ -32,6 +33,7 @@ use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{encode::Encoder, feed::FeedEvent, historian::Historian, metrics::Metrics, ws};
 use catch_up::Step;
+use conflate::Timed;
 use conn::{Conn, SubKey};
 use encoded::EncodedBatches;
 use route::{Route, RouteKey};
@@ -109,6 +111,8 @@ enum Task {
     Flush(ConnKey),
     /// Bring a subscription up to date.
     CatchUp(SubKey),
+    /// Hand on what waits for a route, when it is time.
+    HandOn(Timed),
 }
 
 impl HubHandle {
@@ -144,6 +148,7 @@ impl HubHandle {
             match task {
                 Task::Flush(key) => drop(tokio::task::spawn_local(self.clone().flush_when_writable(key))),
                 Task::CatchUp(sub) => drop(tokio::task::spawn_local(self.clone().bring_up_to_date(sub))),
+                Task::HandOn(route) => drop(tokio::task::spawn_local(self.clone().hand_on_in_time(route))),
             }
         }
         if hub.has_to_write() {

@@ -2,6 +2,7 @@ use std::rc::Rc;
 
 use protocol::{Offset, Source, Topic, config::Wrap};
 
+use super::conflate::Conflating;
 use crate::hit::OpenTx;
 
 /// Of the scratch space of each route.
@@ -21,6 +22,8 @@ pub(super) struct Route {
     pub open: Option<OpenTx>,
     /// Frames of the batch in hand.
     pub frames: Frames,
+    /// What it has if its changes are conflated.
+    pub conflating: Option<Box<Conflating>>,
 }
 
 /// What makes a subscription distinct.
@@ -31,6 +34,8 @@ pub(super) struct RouteKey {
     /// topic from the source that carries it, now or later.
     pub source: Option<Source>,
     pub form: RouteForm,
+    /// Over how long changes are conflated.
+    pub conflate_ms: Option<u64>,
     /// Tells equal subscriptions of one connection apart. If they shared a route, a client could not
     /// know for which of them a frame counts while one is live and another catches up.
     pub twin: u32,

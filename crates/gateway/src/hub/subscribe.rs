@@ -11,6 +11,7 @@ use slab::Slab;
 
 use super::{
     Hub, PREFERRED, Step, Task, View,
+    conflate::Conflating,
     conn::{Behind, ConnKey, Sub, SubKey, SubState},
     route::{Frames, Route, RouteForm, RouteKey},
 };
@@ -65,7 +66,7 @@ impl Hub {
             return;
         }
         let form = RouteForm::Plain(wrap);
-        let route = self.hold_route(RouteKey { topics: topics.into(), source: None, form, twin: 0 });
+        let route = self.hold_route(RouteKey { topics: topics.into(), source: None, form, conflate_ms: None, twin: 0 });
         let sub = self.insert_sub(key, "".into(), route, false);
         let missed_of = |(&source, view): (&Source, &View)| {
             let then = since.iter().find(|(of, cursor)| *of == source && cursor.feed == view.feed);
@@ -116,13 +117,18 @@ impl Hub {
             None => (1..).map(|n| format!("s{n}")).find(|id| !taken(id)).unwrap_or_default(),
         };
         let source = self.one_source(&wanted.topics, wanted.since.as_ref(), may_see)?;
-        let here = self.feeds[&source].cursor();
+        if wanted.conflate_ms.is_some() {
+            self.check_keys(source, &wanted.topics)?;
+        }
         if let Some(every) = wanted.watermark_ms {
             self.want_watermarks(key, std::time::Duration::from_millis(every));
         }
         let twin = self.free_twin(key, &wanted.topics);
         let (topics, form) = (wanted.topics.into(), RouteForm::Native);
-        let route = self.hold_route(RouteKey { topics, source: Some(source), form, twin });
+        let conflate_ms = wanted.conflate_ms;
+        let route = self.hold_route(RouteKey { topics, source: Some(source), form, conflate_ms, twin });
+        let view = &self.feeds[&source];
+        let here = Cursor::new(view.feed.clone(), self.routes[route as usize].head(view.last));
         let sub = self.insert_sub(key, id.into(), route, true);
         match wanted.since {
             None => {
@@ -273,6 +279,19 @@ impl Hub {
         })
     }
 
+    /// Conflation is by key.
+    fn check_keys(&self, source: Source, topics: &[Topic]) -> Result<(), Refusal> {
+        let infos = &self.feeds[&source].catalogue;
+        let has_none = |topic: &&Topic| infos.get(topic.as_str()).is_none_or(|info| info.key.is_empty());
+        let Some(topic) = topics.iter().find(has_none) else { return Ok(()) };
+        let why = match source {
+            Source::Notify => "is a NOTIFY channel, whose payloads have no key",
+            Source::Log => "has no primary key",
+        };
+        let message = format!("'{topic}' {why} to conflate by; leave 'conflate' out to get every change");
+        Err(Refusal(ErrorCode::NoKey, message))
+    }
+
     fn topic_names(&self, may_see: impl Fn(&str) -> bool) -> String {
         names(self.carriers.keys().map(Topic::as_str).filter(|name| may_see(name)))
     }
@@ -285,7 +304,8 @@ impl Hub {
         let id = self.next_route;
         self.next_route += 1;
         let (streams, frames) = (Vec::new(), Frames::default());
-        let route = Route { id, key: key.clone(), subs: 1, streams, open: None, frames };
+        let conflating = key.conflate_ms.map(|ms| Box::new(Conflating::new(Duration::from_millis(ms))));
+        let route = Route { id, key: key.clone(), subs: 1, streams, open: None, frames, conflating };
         let index = self.routes.insert(route) as u32;
         for topic in key.topics.iter() {
             self.by_topic.entry(topic.clone()).or_default().push(index);
@@ -348,6 +368,8 @@ impl Hub {
     /// endpoint is closed, so that its page can load anew.
     pub(super) fn reset(&mut self, key: ConnKey, sub: u32, source: Source, reason: ResetReason) {
         let Some(here) = self.feeds.get(&source).map(View::cursor) else { return };
+        // What waits is before the reset.
+        self.hand_on(self.conns[key.index as usize].subs[sub as usize].route);
         let it = &self.conns[key.index as usize].subs[sub as usize];
         if let RouteForm::Plain(_) = self.routes[it.route as usize].key.form {
             self.close(key, protocol::Close::TryAgainLater, "read too slowly: changes were missed");

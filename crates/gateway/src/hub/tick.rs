@@ -8,7 +8,7 @@ use protocol::{Close, Source, message};
 
 use super::{
     Hub, View,
-    conn::{ConnKey, Sub, SubState},
+    conn::{ConnKey, Sub},
 };
 use crate::ws;
 
@@ -30,12 +30,16 @@ impl Hub {
     /// To be called once a second.
     pub fn tick(&mut self, now: Instant) {
         self.encoded.clear();
-        let watermark = |view: &View| ws::text(&message::watermark(&view.cursor(), view.at));
-        let watermarks: Vec<(Source, Bytes)> =
-            self.feeds.iter().map(|(source, view)| (*source, watermark(view))).collect();
+        let watermarks = self.watermarks();
         for key in self.keys() {
             self.tick_one(key, now, &watermarks);
         }
+    }
+
+    /// The watermark of each feed, as of now.
+    pub(super) fn watermarks(&self) -> Vec<(Source, Bytes)> {
+        let watermark = |view: &View| ws::text(&message::watermark(&view.cursor(), view.at));
+        self.feeds.iter().map(|(source, view)| (*source, watermark(view))).collect()
     }
 
     fn tick_one(&mut self, key: ConnKey, now: Instant, watermarks: &[(Source, Bytes)]) {
@@ -62,36 +66,49 @@ impl Hub {
             conn.pinged = now;
             self.push(key.index, ws::ping());
         }
-        let Some(conn) = self.conn(key) else { return };
-        if let Some((every, due)) = conn.watermark
-            && due <= now
-        {
-            let mut sent = false;
-            for (source, frame) in watermarks {
-                if self.is_up_to_date_on(key, *source) {
-                    self.send(key, frame.clone());
-                    sent = true;
-                }
-            }
-            // One that catches up gets its watermark as soon as it has.
-            if let Some(conn) = self.conn_mut(key).filter(|conn| sent || conn.subs.is_empty()) {
-                conn.watermark = Some((every, now + every));
-            }
+        // What it has not got yet is before the watermark.
+        if self.is_watermark_due(key, now) && self.has_all(key) {
+            self.send_watermarks(key, now, watermarks);
         }
     }
 
-    /// Whether a connection has subscriptions on the feed of a source, and all of them are live. The
-    /// watermark of another one would be taken for a cursor of its own.
+    pub(super) fn is_watermark_due(&self, key: ConnKey, now: Instant) -> bool {
+        self.conn(key).and_then(|conn| conn.watermark).is_some_and(|(_, due)| due <= now)
+    }
+
+    /// Whether a connection has been sent all that is in the ring of its stream.
+    pub(super) fn has_all(&self, key: ConnKey) -> bool {
+        let place = self.conn(key).and_then(|conn| conn.place);
+        place.is_none_or(|place| self.streams.get(place.stream).is_at_head(place))
+    }
+
+    /// Sends the watermarks of those feeds on which it is up to date, behind everything else. One that
+    /// catches up gets its watermark as soon as it has.
+    pub(super) fn send_watermarks(&mut self, key: ConnKey, now: Instant, watermarks: &[(Source, Bytes)]) {
+        let mut sent = false;
+        for (source, frame) in watermarks {
+            if self.is_up_to_date_on(key, *source) {
+                self.send(key, frame.clone());
+                sent = true;
+            }
+        }
+        if let Some(conn) = self.conn_mut(key).filter(|conn| sent || conn.subs.is_empty())
+            && let Some((every, _)) = conn.watermark
+        {
+            conn.watermark = Some((every, now + every));
+        }
+    }
+
+    /// Whether a connection has subscriptions on the feed of a source, all of them are live, and nothing
+    /// waits to be conflated. The watermark of another one would be taken for a cursor of its own.
     fn is_up_to_date_on(&self, key: ConnKey, source: Source) -> bool {
         let Some(conn) = self.conn(key) else { return false };
-        // What it has not got yet is before the watermark.
-        if conn.place.is_some_and(|place| !self.streams.get(place.stream).is_at_head(place)) {
-            return false;
-        }
-        let Some(View { untold, .. }) = self.feeds.get(&source) else { return false };
+        let Some(View { untold, last, .. }) = self.feeds.get(&source) else { return false };
         let route = |sub: &Sub| &self.routes[sub.route as usize];
         let mut on_it = conn.subs.iter().filter(|(_, sub)| route(sub).key.source == Some(source));
-        let is_live = |(_, sub): (usize, &Sub)| matches!(sub.state, SubState::Live) && !route(sub).has_one_of(untold);
+        let is_live = |(_, sub): (usize, &Sub)| {
+            sub.is_live() && !route(sub).has_one_of(untold) && route(sub).head(*last) == *last
+        };
         on_it.next().is_some_and(is_live) && on_it.all(is_live)
     }
 }

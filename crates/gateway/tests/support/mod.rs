@@ -35,7 +35,8 @@ impl TestGateway {
 
     pub async fn over(bus: MemoryBus, flags: &[&str], config: &str) -> Self {
         let bind: &[&str] = if flags.contains(&"--bind") { &[] } else { &["--bind", "127.0.0.1:0"] };
-        let flags = ["gateway", "--shards", "2"].iter().chain(bind).chain(flags).copied();
+        let shards: &[&str] = if flags.contains(&"--shards") { &[] } else { &["--shards", "2"] };
+        let flags = ["gateway"].iter().chain(shards).chain(bind).chain(flags).copied();
         let settings = Settings::try_parse_from(flags).unwrap();
         let config = Config::parse(config).unwrap();
         let gateway = Gateway::bind(settings, config, Bus::Memory(bus.clone())).await.unwrap();
@@ -129,10 +130,17 @@ impl TestFeed {
     }
 
     pub async fn begin_on(bus: &MemoryBus, source: Source, topics: &[&str]) -> Self {
+        let mut catalogue = Catalogue::of_channels(topics.iter().map(|name| Topic::new(name).unwrap()));
+        if source == Source::Log {
+            catalogue.topics.iter_mut().for_each(|info| info.key = vec!["id".into()]);
+        }
+        Self::begin_with(bus, source, catalogue).await
+    }
+
+    pub async fn begin_with(bus: &MemoryBus, source: Source, catalogue: Catalogue) -> Self {
         static EPOCH: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let epoch = EPOCH.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let id = FeedId::random();
-        let catalogue = Catalogue::of_channels(topics.iter().map(|name| Topic::new(name).unwrap()));
         let term = Term { feed: id.clone(), epoch, after: 0, at: 1, catalogue: catalogue.clone() };
         let mut publisher = bus.publisher(source);
         assert_eq!(publisher.begin(&term).await.unwrap(), Answer::Applied);
