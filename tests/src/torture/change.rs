@@ -63,6 +63,8 @@ pub struct ChangeFrame<'a> {
     #[serde(borrow)]
     old: Option<&'a RawValue>,
     at: &'a str,
+    /// A conflated one has none.
+    #[serde(default)]
     tx: &'a str,
     /// Whether it is the last one of its transaction.
     #[serde(default)]

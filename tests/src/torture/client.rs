@@ -81,7 +81,7 @@ impl Client {
         let life = Life {
             number,
             dice: Dice::of(seed, "client", number),
-            subscriptions: witnesses.iter().map(|witness| Subscription::of(Arc::clone(witness))).collect(),
+            subscriptions: witnesses.iter().map(|it| Subscription::of(Arc::clone(it), manner.conflates)).collect(),
             replica: replica.clone(),
             gateway: number,
             manner,
@@ -101,17 +101,21 @@ struct Subscription {
     witness: Arc<Witness>,
     /// `subscribe` without its `since`.
     request: String,
+    conflates: bool,
     /// Where it is.
     cursor: Option<(String, u64)>,
     route: Option<u64>,
 }
 
 impl Subscription {
-    fn of(witness: Arc<Witness>) -> Self {
+    fn of(witness: Arc<Witness>, conflates: Option<u64>) -> Self {
         let topics = TABLES.iter().enumerate().filter(|(id, _)| witness.tables & (1 << id) != 0);
         let topics: Vec<String> = topics.map(|(_, table)| serde_json::Value::from(table.topic).to_string()).collect();
-        let request = format!(r#""topics":[{}],"watermark":{{"every_ms":5000}}"#, topics.join(","));
-        Self { witness, request, cursor: None, route: None }
+        let mut request = format!(r#""topics":[{}],"watermark":{{"every_ms":5000}}"#, topics.join(","));
+        if let Some(ms) = conflates {
+            request += &format!(r#","conflate":{{"every_ms":{ms}}}"#);
+        }
+        Self { witness, request, conflates: conflates.is_some(), cursor: None, route: None }
     }
 
     fn move_to(&mut self, feed: &str, offset: u64) {
@@ -350,6 +354,13 @@ fn take(
         _ => None,
     };
     let subscription = subscription.ok_or_else(|| format!("for nobody here: {text}"))?;
+    if subscription.conflates {
+        subscription.move_to(feed, offset);
+        subscription.witness.note(Noted::Conflated { offset });
+        let frame = ChangeFrame::parse(text)?;
+        let replica = replica.ok_or("it builds nothing")?;
+        return replica.lock().unwrap_or_else(PoisonError::into_inner).put(&frame.change());
+    }
     let seen = around.sightings.see(offset, text, rest)?;
     subscription.move_to(feed, offset);
     subscription.witness.note(Noted::Change { offset, digest: seen.digest, tx_end: seen.tx_end });

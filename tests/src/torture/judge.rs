@@ -62,6 +62,7 @@ impl Judge {
         while let Some(next) = self.pending.front() {
             let known = match next {
                 Noted::Change { offset, .. }
+                | Noted::Conflated { offset }
                 | Noted::TxEnd { offset, .. }
                 | Noted::Watermark { offset }
                 | Noted::Reset { offset, .. } => *offset <= truth.last(),
@@ -124,6 +125,16 @@ impl Judge {
                     );
                 }
                 _ => self.position = Some(*offset),
+            },
+            // What it has built is compared in the end.
+            Noted::Conflated { offset } => match self.position {
+                Some(position) if *offset < position => {
+                    return crime(Crime::Inversion, format!("conflated up to {offset}, after {position}"));
+                }
+                _ => {
+                    self.position = Some(*offset);
+                    self.deliveries += 1;
+                }
             },
             Noted::TxEnd { offset, tx } => return self.weigh_end(*offset, *tx, truth),
             Noted::Change { offset, digest, tx_end } => return self.weigh_change(*offset, *digest, *tx_end, truth),

@@ -22,6 +22,8 @@ pub struct Manner {
     pub patience: Duration,
     /// It builds the tables from the changes.
     pub builds: bool,
+    /// Over how many milliseconds it has its changes conflated.
+    pub conflates: Option<u64>,
     /// What its subscriptions are for.
     pub subscriptions: Vec<Tables>,
 }
@@ -38,6 +40,11 @@ impl Manner {
             builds: true,
             ..Self::steady(ALL)
         }
+    }
+
+    /// One that builds the tables from what the changes of a while come to.
+    pub fn conflater(stays: bool) -> Self {
+        Self { name: "conflater", conflates: Some(150), ..Self::builder(stays) }
     }
 
     /// One that follows the probes, and notices at once when its gateway is silent.
@@ -71,6 +78,7 @@ impl Manner {
             pauses: None,
             patience: Duration::from_secs(2),
             builds: false,
+            conflates: None,
             subscriptions: vec![tables],
         }
     }

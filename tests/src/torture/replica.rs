@@ -32,14 +32,7 @@ impl Replica {
         if change.op == "TRUNCATE" {
             return truncate(table, change);
         }
-        let names: Vec<String> = parsed(change.key.ok_or("no key columns")?)?;
-        let key = |row: &str| -> Result<Option<String>, String> {
-            let row: Row<'_> = parsed(row)?;
-            let values: Option<Vec<_>> = names.iter().map(|name| row.get(name).map(|value| value.get())).collect();
-            Ok(values.map(|values| format!("[{}]", values.join(","))))
-        };
-        let new = change.data.map(key).transpose()?.flatten();
-        let old = change.old.map(key).transpose()?.flatten();
+        let [new, old] = keys(change)?;
         let wanted = match change.op {
             "INSERT" => (true, false),
             "UPDATE" => (true, TABLES[usize::from(id)].old == Old::Full),
@@ -64,6 +57,24 @@ impl Replica {
             && table.insert(new.clone(), change.cut.is_none().then(|| digest(data))).is_some()
         {
             return Err(format!("{} makes {new}, which is there", change.op));
+        }
+        Ok(())
+    }
+
+    /// Applies what several changes of a row came to. It may have come before, and a row may be
+    /// deleted that has never been told.
+    pub fn put(&mut self, change: &Change<'_>) -> Result<(), String> {
+        let id = table_of(change.topic).ok_or_else(|| format!("nobody watches {}", change.topic))?;
+        let table = &mut self.tables[usize::from(id)];
+        if change.op == "TRUNCATE" {
+            return truncate(table, change);
+        }
+        let [new, old] = keys(change)?;
+        if let Some(old) = old {
+            table.remove(&old);
+        }
+        if let (Some(new), Some(data)) = (new, change.data) {
+            table.insert(new, change.cut.is_none().then(|| digest(data)));
         }
         Ok(())
     }
@@ -119,6 +130,17 @@ impl Replica {
         }
         Ok(replica)
     }
+}
+
+/// The keys of the new row and of the old one.
+fn keys(change: &Change<'_>) -> Result<[Option<String>; 2], String> {
+    let names: Vec<String> = parsed(change.key.ok_or("no key columns")?)?;
+    let key = |row: &str| -> Result<Option<String>, String> {
+        let row: Row<'_> = parsed(row)?;
+        let values: Option<Vec<_>> = names.iter().map(|name| row.get(name).map(|value| value.get())).collect();
+        Ok(values.map(|values| format!("[{}]", values.join(","))))
+    };
+    Ok([change.data.map(key).transpose()?.flatten(), change.old.map(key).transpose()?.flatten()])
 }
 
 fn key_names(table: TableId) -> Vec<&'static str> {

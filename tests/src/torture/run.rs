@@ -35,6 +35,8 @@ use super::{
 
 /// Clients that build the tables: some stay, some come and go.
 const BUILDERS: usize = 4;
+/// Clients that build the tables from conflated changes.
+const CONFLATERS: usize = 2;
 /// Clients that time recoveries.
 const WATCHERS: usize = 3;
 /// Between two looks of the judges.
@@ -147,9 +149,10 @@ impl Run {
         let manner = |number: usize| match number {
             number if number < WATCHERS => Manner::watcher(),
             number if number < WATCHERS + BUILDERS => Manner::builder(number % 2 == 0),
+            number if number < WATCHERS + BUILDERS + CONFLATERS => Manner::conflater(number % 2 == 0),
             _ => Manner::drawn(&mut dice, terms.kept().time),
         };
-        let manners: Vec<Manner> = (0..WATCHERS + BUILDERS + options.clients).map(manner).collect();
+        let manners: Vec<Manner> = (0..WATCHERS + BUILDERS + CONFLATERS + options.clients).map(manner).collect();
         let start = |(number, manner)| Client::start(number, options.seed, manner, around.clone());
         let clients: Vec<Client> = manners.into_iter().enumerate().map(start).collect();
         let witnesses = clients.iter().flat_map(|client| &client.witnesses);

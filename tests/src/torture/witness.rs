@@ -37,6 +37,11 @@ pub enum Noted {
         /// Whether it was called the last one of its transaction.
         tx_end: bool,
     },
+    /// `change`, of a subscription whose changes are conflated.
+    Conflated {
+        /// Everything up to here has come.
+        offset: u64,
+    },
     /// `tx_end`: its transaction has no more for this subscription.
     TxEnd {
         /// The transaction's last change, on whatever table.
