@@ -1,0 +1,42 @@
+//! What a gateway says but changes.
+
+use super::json;
+use crate::{Cursor, ErrorCode, Micros, ResetReason, time::rfc3339};
+
+/// `hello`: the first frame of every connection; which gateway this is.
+pub fn hello(gateway: &str, version: &str) -> String {
+    format!(r#"{{"type":"hello","gateway":{},"version":{}}}"#, json(gateway), json(version))
+}
+
+/// `subscribed`: changes of this subscription follow. `cursor` is where they begin: the `since` of
+/// one that resumes, so that it is always safe to keep.
+pub fn subscribed(id: &str, route: u64, cursor: &Cursor, resumed: bool) -> String {
+    format!(r#"{{"type":"subscribed","id":{},"route":{route},"cursor":"{cursor}","resumed":{resumed}}}"#, json(id))
+}
+
+/// `unsubscribed`: no change of this subscription follows.
+pub fn unsubscribed(id: &str) -> String {
+    format!(r#"{{"type":"unsubscribed","id":{}}}"#, json(id))
+}
+
+/// `reset`: changes between what the client has and `cursor` may be missing; what follows is
+/// complete from `cursor` on.
+pub fn reset(id: &str, reason: ResetReason, cursor: &Cursor) -> String {
+    format!(r#"{{"type":"reset","id":{},"reason":"{reason}","cursor":"{cursor}"}}"#, json(id))
+}
+
+/// `watermark`: the client has every change up to `cursor`, as of `at`.
+pub fn watermark(cursor: &Cursor, at: Micros) -> String {
+    format!(r#"{{"type":"watermark","cursor":"{cursor}","at":"{}"}}"#, rfc3339(at))
+}
+
+/// `error`: a message was refused.
+pub fn error(id: Option<&str>, code: ErrorCode, message: &str) -> String {
+    let id = id.map(|id| format!(r#""id":{},"#, json(id))).unwrap_or_default();
+    format!(r#"{{"type":"error",{id}"code":"{code}","message":{}}}"#, json(message))
+}
+
+/// `authenticated`: the token was accepted.
+pub const AUTHENTICATED: &str = r#"{"type":"authenticated"}"#;
+/// `pong`: the answer to a ping.
+pub const PONG: &str = r#"{"type":"pong"}"#;
