@@ -6,6 +6,8 @@
 //! that far falls behind, and is brought back by the same steps that serve a client that resumes
 //! ([`catch_up`]): from memory, then from the history, then by a `reset`.
 
+mod build;
+mod carried;
 mod catch_up;
 mod conflate;
 mod conn;
@@ -40,9 +42,10 @@ use route::{Route, RouteKey};
 use stream::Streams;
 use view::View;
 
+pub use carried::Carried;
+pub(crate) use carried::{is_too_early, names};
 pub use conn::ConnKey;
-pub use subscribe::{Carried, Refusal};
-pub(crate) use subscribe::{is_too_early, names};
+pub use subscribe::Refusal;
 pub use tick::WATERMARK;
 
 /// The sources in the order in which they are asked for a topic: where both carry it, the one that
