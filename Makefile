@@ -1,6 +1,6 @@
 # One line each; `make` alone lists them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
-.PHONY: help build demo test lint autobahn fuzz torture bench bench-writers clean bench-crowd
+.PHONY: help build demo test lint autobahn fuzz torture bench bench-writers clean bench-crowd bench-peers
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
@@ -34,6 +34,9 @@ bench-crowd: ## N connections over as many gateways as files allow (50,000); one
 
 bench-writers: ## what triggers cost those who write: none, the recipe's, rowcast's (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench writers --seconds 5 $(ARGS)
+
+bench-peers: ## the same loads on what people use today, beside rowcast (ARGS=--help)
+	deploy/prerequisites.sh bench-peers && cargo build --release --bins && crates/bench/peers/install.sh && target/release/bench peers --seconds 5 $(ARGS)
 
 clean: ## what was built, and the demo's data
 	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules && cargo clean

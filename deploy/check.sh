@@ -13,7 +13,7 @@ has() {
 
 check_scripts() {
   has shellcheck "the shell scripts" || return 0
-  shellcheck --external-sources deploy/*.sh deploy/healthcheck tests/autobahn/*.sh .ci/run
+  shellcheck --external-sources deploy/*.sh deploy/healthcheck tests/autobahn/*.sh crates/bench/peers/*.sh .ci/run
 }
 
 # nginx_test FILE: what the file says, at paths and ports that anybody may use.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# prerequisites.sh demo|test|lint|autobahn|fuzz: installs what is missing for that target, and says so first.
+# prerequisites.sh demo|test|lint|autobahn|fuzz|bench-peers: installs what is missing for that target, and says so first.
 #
 # On Debian and Ubuntu by apt, with sudo where needed; services that come along are neither started
 # nor enabled. On other systems it says what to install. Rust itself is never installed here.
@@ -18,6 +18,7 @@ has() { command -v "$1" >/dev/null; }
 chromium_found() { has chromium || has chromium-browser || has google-chrome; }
 venv_found() { python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 9)' 2>/dev/null; }
 node_found() { has npm && has node && (($(node --version | sed 's/v\([0-9]*\).*/\1/') >= 18)); }
+protoc_found() { has protoc && [[ -e /usr/include/google/protobuf/timestamp.proto ]]; }
 
 missing=()  # in words
 packages=() # of Debian
@@ -57,6 +58,13 @@ look() {
   if [[ $1 == test ]]; then
     need "Node.js, 18 or later, with npm" "nodejs npm" node_found
     need "Chromium" "chromium" chromium_found
+  fi
+  # Without these a peer is left out, so they are worth an apt-get but not an end.
+  if [[ $1 == bench-peers ]] && has apt-get; then
+    need "Node.js, 18 or later, with npm" "nodejs npm" node_found
+    need "Python, 3.9 or later, with venv" "python3-venv" venv_found
+    need "protoc, with its own .proto files" "protobuf-compiler libprotobuf-dev" protoc_found
+    need "OpenSSL to compile against" "libssl-dev pkg-config" pkg-config --exists openssl
   fi
 }
 
@@ -115,7 +123,8 @@ if [[ $target == --install ]]; then
   install "$@"
   exit
 fi
-[[ $target =~ ^(demo|test|lint|autobahn|fuzz)$ ]] || die "usage: deploy/prerequisites.sh demo|test|lint|autobahn|fuzz"
+[[ $target =~ ^(demo|test|lint|autobahn|fuzz|bench-peers)$ ]] ||
+  die "usage: deploy/prerequisites.sh demo|test|lint|autobahn|fuzz|bench-peers"
 
 check_rust
 look "$target"

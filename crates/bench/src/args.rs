@@ -2,7 +2,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
     connects::Connects, crowd::Crowd, crowd_clients::CrowdClients, fanout::Fanout, herd::Herd, idle::Idle,
-    light::Light, origin::Origin, overload::Overload, stuck::Stuck, topics::Topics,
+    light::Light, origin::Origin, overload::Overload, peers::Peers, stuck::Stuck, topics::Topics,
 };
 
 /// Measures rowcast on this machine; the table goes to standard output.
@@ -66,6 +66,8 @@ pub enum Command {
     Listener(Listener),
     /// A listener that was down while writers went on: all arrives (only if asked for: ten minutes a run)
     Away(Away),
+    /// The same loads on what people use today (only if asked for: see `make bench-peers`)
+    Peers(Peers),
     /// What the triggers cost those who write (only if asked for: a quarter of an hour)
     Writers(Writers),
     /// The floor: a bare loop of writes (started by the others)

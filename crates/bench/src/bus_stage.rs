@@ -16,6 +16,10 @@ impl BusStage {
         Ok(Self { cores, redis })
     }
 
+    pub fn redis(&self) -> &RedisServer {
+        &self.redis
+    }
+
     /// One gateway, with a core to itself.
     pub async fn gateway(&self) -> anyhow::Result<Gateways> {
         self.cores.as_single()?;

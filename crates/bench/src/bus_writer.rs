@@ -272,7 +272,7 @@ impl Feed {
 
 /// When a beat is due: up to half an interval late, off the beat of any timer (by the golden ratio,
 /// so that all delays occur alike).
-fn due(beat: Duration, count: u32) -> Duration {
+pub fn due(beat: Duration, count: u32) -> Duration {
     beat * count + beat.mul_f64((f64::from(count) * 0.618_034).fract() / 2.0)
 }
 

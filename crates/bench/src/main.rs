@@ -33,6 +33,7 @@ mod origin;
 mod ours;
 mod overload;
 mod payload;
+mod peers;
 mod pin;
 mod process;
 mod progress;
@@ -75,6 +76,10 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     }
     if let Some(Command::CrowdClients(clients)) = &args.command {
         return crowd_clients::serve(clients).await.map(|()| true);
+    }
+    if let Some(Command::Peers(what)) = &args.command {
+        let asked = peers::Asked { runs: args.runs, time: args.seconds, pin: !args.no_pin, json: args.json.clone() };
+        return peers::run(what, &asked).await;
     }
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let report = tokio::select! {

@@ -28,7 +28,7 @@ pub struct Stamp {
 
 impl Reader {
     pub fn new() -> Self {
-        Self { id: Finder::new(br#""id""#), sent: Finder::new(br#""sent": "#) }
+        Self { id: Finder::new(br#""id"#), sent: Finder::new(br#""sent"#) }
     }
 
     /// `None` if it is not one of ours.
@@ -37,16 +37,23 @@ impl Reader {
         let mut rest = payload;
         loop {
             let id_at = after(&self.id, rest)?;
-            // The recipe builds its JSON with spaces, row_to_json without.
-            rest = rest[id_at..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            rest = &rest[id_at..];
             // A text is the id of a subscription.
-            if rest.first()?.is_ascii_digit() {
+            if let Some(digits) = value(rest).filter(|digits| digits.first().is_some_and(u8::is_ascii_digit)) {
+                rest = digits;
                 break;
             }
         }
         let sent_at = after(&self.sent, rest)?;
-        Some(Stamp { id: number(rest), sent_us: number(&rest[sent_at..]) })
+        Some(Stamp { id: number(rest), sent_us: number(value(&rest[sent_at..])?) })
     }
+}
+
+/// What follows the end of a key. The recipe builds its JSON with spaces, row_to_json without, and
+/// where it is a text in another JSON its quotes are escaped.
+fn value(bytes: &[u8]) -> Option<&[u8]> {
+    let bytes = bytes.strip_prefix(b"\\").unwrap_or(bytes).strip_prefix(b"\"")?;
+    Some(bytes.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
 }
 
 fn number(bytes: &[u8]) -> u64 {
@@ -82,5 +89,9 @@ mod tests {
         assert_eq!(Reader::new().read(behind), Some(Stamp { id: 7, sent_us: 99 }));
         let answer = br#"{"type":"subscribed","id":"a","route":17,"cursor":"k3f9.7","resumed":true}"#;
         assert_eq!(Reader::new().read(answer), None);
+        let escaped = br#"{"event":"e","data":"{\"id\" : 7, \"metadata\" : {\"sent\": 99}}","channel":"c"}"#;
+        assert_eq!(Reader::new().read(escaped), Some(Stamp { id: 7, sent_us: 99 }));
+        let again = br#"42["e",{"id":7,"metadata":{"sent":99}}]"#;
+        assert_eq!(Reader::new().read(again), Some(Stamp { id: 7, sent_us: 99 }));
     }
 }

@@ -89,7 +89,7 @@ fn clients(command: &Command) -> u32 {
         Command::Stuck(what) => what.clients,
         // Its clients are in processes of their own.
         Command::Crowd(_) | Command::CrowdClients(_) => 0,
-        Command::Listener(_) | Command::Away(_) | Command::Writers(_) | Command::Floor(_) => 0,
+        Command::Listener(_) | Command::Away(_) | Command::Writers(_) | Command::Peers(_) | Command::Floor(_) => 0,
     }
 }
 
@@ -160,7 +160,7 @@ impl Suite {
                 let (bus, report) = self.bus().await?;
                 crowd::run(bus, what, report).await
             }
-            Command::Floor(_) | Command::CrowdClients(_) | Command::Writers(_) => Ok(()),
+            Command::Floor(_) | Command::CrowdClients(_) | Command::Writers(_) | Command::Peers(_) => Ok(()),
         }
     }
 
