@@ -38,7 +38,9 @@ centrifugo() {
 # Its own cache, adapter and queue in memory, and none of what is behind features. It is a heavy compilation.
 sockudo() {
   has protoc && has pkg-config || return 1
-  CARGO_TARGET_DIR=$PWD/build cargo install --locked --no-default-features --features local --root . sockudo@4.5.2 || return 1
+  # Its metrics ask for what tokio calls unstable.
+  RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=$PWD/build \
+    cargo install --locked --no-default-features --features local --root . sockudo@4.5.2 || return 1
   rm -rf build
   version=4.5.2
 }

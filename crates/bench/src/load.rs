@@ -89,6 +89,17 @@ impl Load {
 
     /// As [`Load::start`], but the first `unread` clients are not read until [`Load::read_all`].
     pub fn start_without(unread: usize, clients: Vec<Client>, last: u64, cores: &Cores) -> anyhow::Result<Self> {
+        Self::start_with(Reader::new(), unread, clients, last, cores)
+    }
+
+    /// As [`Load::start_without`], with frames that are read in a way of their own.
+    pub fn start_with(
+        reader: Reader,
+        unread: usize,
+        clients: Vec<Client>,
+        last: u64,
+        cores: &Cores,
+    ) -> anyhow::Result<Self> {
         let progress = Arc::new(Progress::default());
         let count = (clients.len() - unread) as u64;
         let (joining, joined) = channel();
@@ -100,7 +111,7 @@ impl Load {
             wake: Arc::clone(&wake),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             unread,
-            reader: Reader::new(),
+            reader,
             tally: Tally {
                 from_insert: Histogram::new_with_bounds(1, MOST_US, 3)?,
                 from_commit: Histogram::new_with_bounds(1, MOST_US, 3)?,
@@ -233,14 +244,17 @@ impl Crowd {
         while let Some(frame) = wire::take(&mut left) {
             match frame.kind {
                 Kind::Data => {
-                    let Some(stamp) = self.reader.read(frame.payload) else { continue };
-                    client.order.see(stamp.id, &mut self.tally.faults);
-                    counts.changes += 1;
-                    counts.bytes += frame.payload.len() as u64;
-                    if self.recording_since.is_some() {
-                        let committed_us = self.progress.committed_at(stamp).unwrap_or(now);
-                        self.tally.from_insert.saturating_record(now.saturating_sub(stamp.sent_us));
-                        self.tally.from_commit.saturating_record(now.saturating_sub(committed_us));
+                    let mut left = Some(frame.payload);
+                    while let Some(payload) = self.reader.take(&mut left) {
+                        let Some(stamp) = self.reader.read(payload) else { continue };
+                        client.order.see(stamp.id, &mut self.tally.faults);
+                        counts.changes += 1;
+                        counts.bytes += payload.len() as u64;
+                        if self.recording_since.is_some() {
+                            let committed_us = self.progress.committed_at(stamp).unwrap_or(now);
+                            self.tally.from_insert.saturating_record(now.saturating_sub(stamp.sent_us));
+                            self.tally.from_commit.saturating_record(now.saturating_sub(committed_us));
+                        }
                     }
                 }
                 // A socket that is too full for a pong is not idle either.

@@ -17,6 +17,8 @@ pub fn now_us() -> u64 {
 pub struct Reader {
     id: Finder<'static>,
     sent: Finder<'static>,
+    /// Whether a frame may hold several, one a line.
+    lines: bool,
 }
 
 /// Which change a payload is, and when it was sent.
@@ -28,7 +30,24 @@ pub struct Stamp {
 
 impl Reader {
     pub fn new() -> Self {
-        Self { id: Finder::new(br#""id"#), sent: Finder::new(br#""sent"#) }
+        Self { id: Finder::new(br#""id"#), sent: Finder::new(br#""sent"#), lines: false }
+    }
+
+    /// Of frames that may hold several payloads, one a line, as Centrifugo's may.
+    pub fn of_lines() -> Self {
+        Self { lines: true, ..Self::new() }
+    }
+
+    /// Takes the first payload off a frame's; it is gone when nothing is left.
+    pub fn take<'a>(&self, frame: &mut Option<&'a [u8]>) -> Option<&'a [u8]> {
+        let left = frame.take()?;
+        match self.lines.then(|| memchr::memchr(b'\n', left)).flatten() {
+            Some(end) => {
+                *frame = Some(&left[end + 1..]);
+                Some(&left[..end])
+            }
+            None => Some(left),
+        }
     }
 
     /// `None` if it is not one of ours.
@@ -91,6 +110,10 @@ mod tests {
         assert_eq!(Reader::new().read(answer), None);
         let escaped = br#"{"event":"e","data":"{\"id\" : 7, \"metadata\" : {\"sent\": 99}}","channel":"c"}"#;
         assert_eq!(Reader::new().read(escaped), Some(Stamp { id: 7, sent_us: 99 }));
+        let mut lines = Some(&b"1\n2"[..]);
+        assert_eq!(Reader::new().take(&mut lines.clone()), lines);
+        let both = std::iter::from_fn(|| Reader::of_lines().take(&mut lines));
+        assert!(both.eq([b"1", b"2"]));
         let again = br#"42["e",{"id":7,"metadata":{"sent":99}}]"#;
         assert_eq!(Reader::new().read(again), Some(Stamp { id: 7, sent_us: 99 }));
     }

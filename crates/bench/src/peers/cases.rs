@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use anyhow::ensure;
 use hdrhistogram::Histogram;
 
 use crate::{
@@ -44,6 +45,7 @@ impl Cases<'_> {
     async fn press(&self, name: &str, peer: Option<&dyn Peer>, clients: u32, table: &mut Table) -> anyhow::Result<()> {
         let mut stand = Stand::up(self.stage, peer, clients).await?;
         let window = stand.press(self.stage, self.time).await?;
+        ensure!(window.counts.changes > 0, "nothing arrived in that time");
         let (entry, bytes, tally) = (stand.entry, stand.bytes_each(), stand.end()?);
         let bare = Bare::up(self.stage, self.floor(clients, bytes, 0)).await?;
         let floor = bare.turn(self.time).await?;
@@ -51,12 +53,12 @@ impl Cases<'_> {
         let case = |what: &str| format!("{clients} clients: {what}");
         let add = |row: &mut Row, window: &Window| {
             row.add(&case("deliveries, 1/s"), window.per_s());
+            row.add(&case("of the floor"), window.per_s() / floor.per_s());
             row.add(&case("CPU, s/million"), window.cpu[0].all_s() / window.millions());
         };
         add(table.known(FLOOR), &floor);
         let row = table.known(name);
         add(row, &window);
-        row.add(&case("of the floor"), window.per_s() / floor.per_s());
         if self.peers.clients.iter().max() == Some(&clients) {
             row.add("connects, 1/s", entry.connects_per_s);
             row.add("memory, KiB each", entry.kib_each);

@@ -2,6 +2,7 @@ use std::process::Command;
 
 use crate::{
     connect::Hello,
+    payload::Reader,
     peers::{
         peer::{Peer, Post, Way},
         place::Place,
@@ -30,6 +31,10 @@ impl Peer for Centrifugo {
     fn hello(&self) -> Hello {
         let first = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"bench\"}}";
         Hello::other("/connection/websocket", first, br#""id":2,"subscribe":"#)
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::of_lines()
     }
 
     fn way(&self) -> Way {

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, process::Command};
 
-use crate::{connect::Hello, peers::place::Place};
+use crate::{connect::Hello, payload::Reader, peers::place::Place};
 
 /// One of those that people use today.
 pub trait Peer: Sync {
@@ -16,6 +16,11 @@ pub trait Peer: Sync {
 
     /// How a client gets in.
     fn hello(&self) -> Hello;
+
+    /// How its frames are read.
+    fn reader(&self) -> Reader {
+        Reader::new()
+    }
 
     /// How a change gets to it.
     fn way(&self) -> Way;

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process_group},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -104,9 +107,12 @@ async fn is_subscribed(stage: &BusStage) -> anyhow::Result<bool> {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended already.
-        let group = Pid::from_child(&self.0);
-        kill_process_group(group, Signal::KILL).ok();
+        if let Err(error) = kill_process_group(Pid::from_child(&self.0), Signal::KILL)
+            // It may have ended already.
+            && error != Errno::SRCH
+        {
+            eprintln!("bench: process {} cannot be ended: {error}", self.0.id());
+        }
         drop(self.0.wait());
     }
 }

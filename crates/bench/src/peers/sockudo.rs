@@ -1,5 +1,4 @@
 use std::{
-    fmt::Write,
     process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -72,11 +71,7 @@ fn signature(secret: &[u8], path: &str, query: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text cannot fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

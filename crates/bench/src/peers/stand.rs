@@ -15,7 +15,7 @@ use crate::{
     latency::ARRIVES_WITHIN,
     load::{Load, Tally},
     ours::SETTLE,
-    payload::{self, Stamp, now_us},
+    payload::{self, Reader, Stamp, now_us},
     peers::{
         peer::{Peer, Way},
         pipe::Pipe,
@@ -31,6 +31,9 @@ const FRAME_BYTES: usize = 250;
 const WARM: u32 = 50;
 const WARM_EVERY: Duration = Duration::from_millis(20);
 const WARM_AT_MOST: Duration = Duration::from_secs(4);
+/// What is slow is watched until so many changes have arrived, if that does not take too long.
+const CHANGES_AT_LEAST: u32 = 5;
+const WATCHED_AT_MOST: Duration = Duration::from_secs(30);
 /// Until memory is as it stays.
 const CALM: Duration = Duration::from_secs(2);
 /// The next change is published when this share of the one before is still under way, as in `bench
@@ -42,6 +45,8 @@ pub struct Stand {
     server: Measured,
     writer: Writer,
     load: Load,
+    /// What one change takes until all have it.
+    change_takes: Duration,
     /// What getting in cost.
     pub entry: Entry,
 }
@@ -94,13 +99,14 @@ impl Stand {
         let dialler = Dialler::new(vec![server.address()?], &stage.cores);
         let connected = dialler.connect(hello, clients as usize).await.with_context(|| server.log())?;
         let connects_per_s = f64::from(clients) / started.elapsed().as_secs_f64();
-        let load = Load::start(connected, 0, &stage.cores)?;
+        let reader = peer.map_or_else(Reader::new, Peer::reader);
+        let load = Load::start_with(reader, 0, connected, 0, &stage.cores)?;
         sleep(CALM).await;
         let kib = usage::resident_kib(&server.pids())?.saturating_sub(before_kib);
         let entry = Entry { connects_per_s, kib_each: kib as f64 / f64::from(clients) };
         // Who publishes is beside Redis, as rowcast's is.
         stage.cores.as_bus()?;
-        let mut stand = Self { server, writer, load, entry };
+        let mut stand = Self { server, writer, load, change_takes: Duration::ZERO, entry };
         stand.warm().await.with_context(|| stand.server.log())?;
         Ok(stand)
     }
@@ -113,6 +119,7 @@ impl Stand {
     /// One change after the other for a while, as fast as they arrive; all of them have arrived then.
     /// The first of the window's groups is the server, the second the load client's core.
     pub async fn press(&mut self, stage: &BusStage, time: Duration) -> anyhow::Result<Window> {
+        let time = time.max((self.change_takes * CHANGES_AT_LEAST).min(WATCHED_AT_MOST));
         let (is_over, groups) = (Cell::new(false), [self.server.pids(), stage.beside_load()]);
         let (load, writer) = (&self.load, &mut self.writer);
         let watching = async {
@@ -162,8 +169,10 @@ impl Stand {
     async fn warm(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + WARM_AT_MOST;
         for nth in 0..WARM {
+            let published = Instant::now();
             self.writer.publish().await?;
             self.settle().await?;
+            self.change_takes = published.elapsed();
             if nth == 0 {
                 self.writer.fit(self.bytes_each());
             }

@@ -163,3 +163,29 @@ impl Row {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_was_measured_what_was_too_much_and_who_is_not_there() {
+        let mut table = Table::new("m".into(), "c".into(), 2, Duration::from_secs(1));
+        table.row(FLOOR, "a bare loop of writes").add("10 clients: 1/s", 100.0);
+        for value in [20.0, 40.0] {
+            let row = table.row("one", "One 1.0");
+            row.add("10 clients: 1/s", value);
+            row.add("20 clients: 1/s", value);
+        }
+        table.known("one").saw(Faults { missing: 3, ..Faults::default() });
+        let other = table.row("other", "Other 2.0");
+        other.add("10 clients: 1/s", 5.0);
+        other.failed("20 clients");
+        table.row("third", "Third").note("not installed");
+        let rows = "| a bare loop of writes | 100 |  | 0 |\n\
+                    | One 1.0 | 30.0 (20.0–40.0) | 30.0 (20.0–40.0) | 3 missing |\n\
+                    | Other 2.0 | 5.00 | cannot hold it | 0 |\n\
+                    | Third | not installed | | |\n";
+        assert!(table.markdown().ends_with(rows), "{}", table.markdown());
+    }
+}
