@@ -44,9 +44,15 @@ impl Cases<'_> {
 
     async fn press(&self, name: &str, peer: Option<&dyn Peer>, clients: u32, table: &mut Table) -> anyhow::Result<()> {
         let mut stand = Stand::up(self.stage, peer, clients).await?;
+        if self.peers.clients.iter().max() == Some(&clients) {
+            let row = table.known(name);
+            row.add("connects, 1/s", stand.entry.connects_per_s);
+            row.add("memory, KiB each", stand.entry.kib_each);
+        }
+        stand.warm().await?;
         let window = stand.press(self.stage, self.time).await?;
         ensure!(window.counts.changes > 0, "nothing arrived in that time");
-        let (entry, bytes, tally) = (stand.entry, stand.bytes_each(), stand.end()?);
+        let (bytes, tally) = (stand.bytes_each(), stand.end()?);
         let bare = Bare::up(self.stage, self.floor(clients, bytes, 0)).await?;
         let floor = bare.turn(self.time).await?;
         bare.end()?;
@@ -59,10 +65,6 @@ impl Cases<'_> {
         add(table.known(FLOOR), &floor);
         let row = table.known(name);
         add(row, &window);
-        if self.peers.clients.iter().max() == Some(&clients) {
-            row.add("connects, 1/s", entry.connects_per_s);
-            row.add("memory, KiB each", entry.kib_each);
-        }
         row.busy(window.cpu[1].all_s() / window.elapsed.as_secs_f64());
         row.saw(tally.faults);
         Ok(())
@@ -71,6 +73,7 @@ impl Cases<'_> {
     async fn light(&self, name: &str, peer: Option<&dyn Peer>, table: &mut Table) -> anyhow::Result<()> {
         let Peers { light_clients: clients, rate, .. } = *self.peers;
         let mut stand = Stand::up(self.stage, peer, clients).await?;
+        stand.warm().await?;
         stand.pace(rate, self.time).await?;
         let (bytes, tally) = (stand.bytes_each(), stand.end()?);
         let bare = Bare::up(self.stage, self.floor(clients, bytes, rate)).await?;

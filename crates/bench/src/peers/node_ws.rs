@@ -17,7 +17,7 @@ impl Peer for NodeWs {
     }
 
     fn name(&self) -> &'static str {
-        "Node, ws"
+        "ws"
     }
 
     fn commands(&self, place: &Place) -> anyhow::Result<Vec<Command>> {

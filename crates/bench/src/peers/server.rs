@@ -74,10 +74,11 @@ impl Server {
         self.programs.first().map(|program| usage::family(program.0.id())).unwrap_or_default()
     }
 
-    /// What it has complained about, if it is not too much.
+    /// What it has complained about at last.
     pub fn log(&self) -> String {
         let log = fs::read_to_string(self.place.folder().join("log")).unwrap_or_default();
-        log.chars().take(2000).collect()
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
     }
 
     async fn until_up(&mut self, stage: &BusStage, subscribes: bool) -> anyhow::Result<()> {

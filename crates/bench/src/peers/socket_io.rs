@@ -18,7 +18,7 @@ impl Peer for SocketIo {
     }
 
     fn name(&self) -> &'static str {
-        "Node, socket.io"
+        "socket.io"
     }
 
     fn commands(&self, place: &Place) -> anyhow::Result<Vec<Command>> {

@@ -74,7 +74,7 @@ enum Writer {
 }
 
 impl Stand {
-    /// All connected, and warm. Without a peer it is rowcast.
+    /// All connected; [`Stand::warm`] is to follow. Without a peer it is rowcast.
     pub async fn up(stage: &BusStage, peer: Option<&dyn Peer>, clients: u32) -> anyhow::Result<Self> {
         let (server, writer, hello) = match peer {
             None => {
@@ -97,7 +97,8 @@ impl Stand {
         let before_kib = usage::resident_kib(&server.pids())?;
         let started = Instant::now();
         let dialler = Dialler::new(vec![server.address()?], &stage.cores);
-        let connected = dialler.connect(hello, clients as usize).await.with_context(|| server.log())?;
+        let connected =
+            dialler.connect(hello, clients as usize).await.with_context(|| format!("its log: {}", server.log()))?;
         let connects_per_s = f64::from(clients) / started.elapsed().as_secs_f64();
         let reader = peer.map_or_else(Reader::new, Peer::reader);
         let load = Load::start_with(reader, 0, connected, 0, &stage.cores)?;
@@ -106,9 +107,12 @@ impl Stand {
         let entry = Entry { connects_per_s, kib_each: kib as f64 / f64::from(clients) };
         // Who publishes is beside Redis, as rowcast's is.
         stage.cores.as_bus()?;
-        let mut stand = Self { server, writer, load, change_takes: Duration::ZERO, entry };
-        stand.warm().await.with_context(|| stand.server.log())?;
-        Ok(stand)
+        Ok(Self { server, writer, load, change_takes: Duration::ZERO, entry })
+    }
+
+    /// Some changes before anything counts, one by one.
+    pub async fn warm(&mut self) -> anyhow::Result<()> {
+        self.some_changes().await.with_context(|| format!("its log: {}", self.server.log()))
     }
 
     /// Of a frame's payload, as the clients saw it.
@@ -166,7 +170,7 @@ impl Stand {
         self.load.end(Some(last))
     }
 
-    async fn warm(&mut self) -> anyhow::Result<()> {
+    async fn some_changes(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + WARM_AT_MOST;
         for nth in 0..WARM {
             let published = Instant::now();

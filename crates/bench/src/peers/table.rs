@@ -129,10 +129,15 @@ impl Row {
         if let Some(note) = self.note {
             return format!("| {} | {note} |{}\n", self.title, " |".repeat(columns.len()));
         }
-        let cell = |column: &&str| match self.cells.iter().find(|(known, _)| known == column) {
-            Some((_, values)) => Figure::new(values.iter().copied()).show(),
-            None if self.failed.iter().any(|load| column.starts_with(load.as_str())) => "cannot hold it".into(),
-            None => String::new(),
+        let cell = |column: &&str| {
+            let values = self.cells.iter().find(|(known, _)| known == column).map(|(_, values)| values.iter().copied());
+            let failed = self.failed.iter().filter(|load| column.starts_with(load.as_str())).count();
+            match (values.map(Figure::new), failed) {
+                (Some(figure), 0) => figure.show(),
+                (Some(figure), failed) => format!("{}; not held in {failed} more", figure.show()),
+                (None, 0) => String::new(),
+                (None, _) => "cannot hold it".into(),
+            }
         };
         let cells: Vec<String> = columns.iter().map(cell).collect();
         format!("| {} | {} | {} |\n", self.title, cells.join(" | "), self.faults())
