@@ -17,6 +17,7 @@ mod socket_io;
 mod sockudo;
 mod stand;
 mod table;
+mod writer;
 
 use std::{path::PathBuf, time::Duration};
 

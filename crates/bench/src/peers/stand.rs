@@ -15,18 +15,17 @@ use crate::{
     latency::ARRIVES_WITHIN,
     load::{Load, Tally},
     ours::SETTLE,
-    payload::{self, Reader, Stamp, now_us},
+    payload::Reader,
     peers::{
         peer::{Peer, Way},
         pipe::Pipe,
         server::Server,
+        writer::Writer,
     },
     usage,
     window::Window,
 };
 
-/// Of a frame's payload, whatever part of it is the peer's envelope.
-const FRAME_BYTES: usize = 250;
 /// What warms new connections, or as many of these as come through in this time.
 const WARM: u32 = 50;
 const WARM_EVERY: Duration = Duration::from_millis(20);
@@ -63,16 +62,6 @@ enum Measured {
     Peer(Server),
 }
 
-enum Writer {
-    /// As a listener does.
-    Bus(BusWriter),
-    Pipe {
-        pipe: Pipe,
-        sent: u64,
-        bytes: usize,
-    },
-}
-
 impl Stand {
     /// All connected; [`Stand::warm`] is to follow. Without a peer it is rowcast.
     pub async fn up(stage: &BusStage, peer: Option<&dyn Peer>, clients: u32) -> anyhow::Result<Self> {
@@ -90,7 +79,7 @@ impl Stand {
                     Way::Post(_) => server.address(),
                 };
                 let pipe = Pipe::open(peer.way(), host).await?;
-                (Measured::Peer(server), Writer::Pipe { pipe, sent: 0, bytes: FRAME_BYTES }, peer.hello())
+                (Measured::Peer(server), Writer::pipe(pipe), peer.hello())
             }
         };
         sleep(CALM).await;
@@ -217,34 +206,6 @@ impl Measured {
         match self {
             Self::Rowcast(gateways) => gateways.logs(),
             Self::Peer(server) => server.log(),
-        }
-    }
-}
-
-impl Writer {
-    fn sent(&self) -> u64 {
-        match self {
-            Self::Bus(writer) => writer.last(),
-            Self::Pipe { sent, .. } => *sent,
-        }
-    }
-
-    async fn publish(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::Bus(writer) => writer.batch(1).await,
-            Self::Pipe { pipe, sent, bytes } => {
-                let made = payload::made(Stamp { id: *sent + 1, sent_us: now_us() }, *bytes);
-                pipe.publish(std::str::from_utf8(&made)?).await?;
-                *sent += 1;
-                Ok(())
-            }
-        }
-    }
-
-    /// Makes payloads shorter by what the peer puts around them.
-    fn fit(&mut self, frame_bytes: usize) {
-        if let Self::Pipe { bytes, .. } = self {
-            *bytes -= frame_bytes.saturating_sub(FRAME_BYTES).min(*bytes);
         }
     }
 }
