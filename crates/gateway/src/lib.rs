@@ -26,6 +26,7 @@ mod ring;
 pub mod session;
 pub mod settings;
 pub mod shard;
+mod socket;
 mod web;
 pub mod ws;
 

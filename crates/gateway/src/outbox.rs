@@ -6,7 +6,10 @@ use std::{collections::VecDeque, io, io::IoSlice};
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
-use crate::ring::Ring;
+use crate::{
+    ring::Ring,
+    socket::{self, WRITE_BYTES},
+};
 
 /// Most pieces that go out in one `writev`.
 const PIECES: usize = 64;
@@ -112,15 +115,20 @@ impl Outbox {
 
     fn write(&self, socket: &TcpStream, ring: Option<&Ring>, position: u64) -> io::Result<Option<usize>> {
         let mut slices = [IoSlice::new(&[]); PIECES];
-        let mut count = 0;
+        let (mut count, mut room) = (0, WRITE_BYTES);
         for (place, slice) in slices.iter_mut().zip(self.slices(ring, position)) {
-            *place = IoSlice::new(slice);
+            let share = &slice[..slice.len().min(room)];
+            if share.is_empty() {
+                break;
+            }
+            *place = IoSlice::new(share);
             count += 1;
+            room -= share.len();
         }
         match count {
             0 => Ok(None),
-            1 => socket.try_write(&slices[0]).map(Some),
-            _ => socket.try_write_vectored(&slices[..count]).map(Some),
+            1 => socket::write(socket, &slices[0]).map(Some),
+            _ => socket::write_vectored(socket, &slices[..count]).map(Some),
         }
     }
 

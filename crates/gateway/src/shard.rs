@@ -159,28 +159,11 @@ async fn accept(listener: TcpListener, router: Router, sockets: Sockets, shutdow
 
 fn take_in(socket: TcpStream, peer: SocketAddr, router: &Router, sockets: &Sockets, shutdown: &CancellationToken) {
     let Some(counted) = sockets.take() else { return };
-    if let Err(error) = prepare(&socket) {
-        debug!(%error, "a client that left at once");
-    }
     let (router, shutdown) = (router.clone(), shutdown.clone());
     tokio::task::spawn_local(async move {
         serve_http(socket, peer, router, shutdown).await;
         drop(counted);
     });
-}
-
-fn prepare(socket: &TcpStream) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    let socket = socket2::SockRef::from(socket);
-    // What a slow client has not been sent yet waits in shared memory, not in its socket's buffer:
-    // 500 stuck readers held 119 MB in the kernel without this, and 15 MB with it.
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(16 * 1024)?;
-    socket.set_tcp_keepalive(&keepalive)
 }
 
 async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {

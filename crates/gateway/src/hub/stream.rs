@@ -4,18 +4,15 @@
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     os::fd::{AsRawFd, RawFd},
     rc::Rc,
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{MsgFlags, send},
-};
 use slab::Slab;
 
 use super::{Hub, Task, conn::ConnKey, round::Round};
-use crate::{outbox::Flushed, ring::Ring};
+use crate::{outbox::Flushed, ring::Ring, socket};
 
 /// Sockets of one stream that are written to before it is another stream's turn.
 const TURN: usize = 16;
@@ -276,17 +273,12 @@ impl Stream {
 impl Slot {
     /// Writes up to the head, or until the socket is full.
     ///
-    /// Past tokio, which would look first whether it knows the socket to be full: cold memory too, and
-    /// together 7 % of the time of a fan-out. Who finds it full goes on by [`Task::Flush`], and so through
-    /// tokio, which notices then.
     fn write(&mut self, ring: &Ring) -> Flushed {
         while self.position < ring.head() {
-            match send(self.socket, ring.from(self.position), MsgFlags::MSG_NOSIGNAL) {
+            match socket::write_at_once(self.socket, ring.from(self.position)) {
                 Ok(0) => return Flushed::Dead,
                 Ok(count) => self.position += count as u64,
-                Err(Errno::EAGAIN) => return Flushed::Full,
-                // A signal came first.
-                Err(Errno::EINTR) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Flushed::Full,
                 Err(_) => return Flushed::Dead,
             }
         }
