@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     io,
     num::NonZeroU32,
+    pin::pin,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
@@ -116,7 +117,11 @@ impl Sessions {
         let connecting = Box::pin(self.connect(newcomer, since));
         async move {
             let Some((mut session, first)) = connecting.await else { return };
-            session.read(first).await;
+            let (shared, key) = (Rc::clone(&session.shared), session.key);
+            {
+                let reading = pin!(session.read(first));
+                shared.hub.writing_for(key, reading).await;
+            }
             session.leave();
         }
     }

@@ -1,4 +1,4 @@
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, task::Waker, time::Instant};
 
 use protocol::{FeedId, Offset, Source};
 use slab::Slab;
@@ -41,8 +41,10 @@ pub(super) struct Conn {
     pub subs: Slab<Sub>,
     /// Whether it stands in the queue of those for which something waits alone.
     pub dirty: bool,
-    /// Whether its socket is full, and a task waits until it takes more.
+    /// Whether its socket is full, and its task waits until it takes more.
     pub full: bool,
+    /// Wakes its task, which began after it.
+    pub task: Option<Waker>,
     /// Since when it has not taken a byte of what waits.
     pub stuck_since: Option<Instant>,
     /// Who waits until there is room again.
@@ -114,6 +116,7 @@ impl Conn {
             subs: Slab::new(),
             dirty: false,
             full: false,
+            task: None,
             stuck_since: None,
             room: None,
             reading: None,
@@ -134,6 +137,14 @@ impl Conn {
             Flushed::Full => Some(Instant::now()),
             Flushed::All | Flushed::Dead => None,
         };
+    }
+
+    /// Its socket takes no more: its task is to see when it does.
+    pub fn set_full(&mut self) {
+        self.full = true;
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
     }
 
     /// Tells the client that nothing more comes. What it has sent is still read, for to close with

@@ -110,8 +110,6 @@ pub struct Hub {
 /// Work that needs a task of its own.
 #[derive(Debug)]
 enum Task {
-    /// Write when the socket takes more.
-    Flush(ConnKey),
     /// Bring a subscription up to date.
     CatchUp(SubKey),
     /// Hand on what waits for a route, when it is time.
@@ -149,7 +147,6 @@ impl HubHandle {
         let result = act(&mut hub);
         for task in hub.tasks.drain(..) {
             match task {
-                Task::Flush(key) => drop(tokio::task::spawn_local(self.clone().flush_when_writable(key))),
                 Task::CatchUp(sub) => drop(tokio::task::spawn_local(self.clone().bring_up_to_date(sub))),
                 Task::HandOn(route) => drop(tokio::task::spawn_local(self.clone().hand_on_in_time(route))),
             }

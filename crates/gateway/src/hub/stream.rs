@@ -11,7 +11,7 @@ use std::{
 
 use slab::Slab;
 
-use super::{Hub, Task, conn::ConnKey, round::Round};
+use super::{Hub, round::Round};
 use crate::{outbox::Flushed, ring::Ring, socket};
 
 /// Sockets of one stream that are written to before it is another stream's turn.
@@ -240,9 +240,8 @@ impl Hub {
                     stream.set_lagging(place);
                     let index = stream.slots[place.slot as usize].conn;
                     let conn = &mut self.conns[index as usize];
-                    conn.full = true;
                     conn.took(flushed, count);
-                    self.tasks.push(Task::Flush(ConnKey { index, generation: conn.generation }));
+                    conn.set_full();
                 }
             }
             stream.dirty = !stream.round.is_over();
