@@ -271,7 +271,6 @@ impl Stream {
 
 impl Slot {
     /// Writes up to the head, or until the socket is full.
-    ///
     fn write(&mut self, ring: &Ring) -> Flushed {
         while self.position < ring.head() {
             match socket::write_at_once(self.socket, ring.from(self.position)) {
