@@ -93,7 +93,7 @@ impl Hub {
 
     /// Hands a batch on. Who wants a topic that has lost changes gets nothing of it, and is told
     /// before it gets anything later: with a later cursor it would not be told when it resumes.
-    fn batch(&mut self, source: Source, batch: &Arc<Batch>, lost: &[Topic]) {
+    pub(super) fn batch(&mut self, source: Source, batch: &Arc<Batch>, lost: &[Topic]) {
         let Some(view) = self.feeds.get_mut(&source) else { return };
         let before = view.advance(batch, Instant::now());
         if batch.is_watermark() {

@@ -17,6 +17,8 @@ mod round;
 mod route;
 mod stream;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod tick;
 mod view;
 mod write;
