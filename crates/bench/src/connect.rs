@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
@@ -204,6 +205,8 @@ fn open(source: Ipv4Addr, server: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     // No port is left waiting when it is closed: many more may come.
     socket.set_linger(Some(Duration::ZERO))?;
+    // Its port is found when it connects, where only that pair must be free: quicker by far.
+    setsockopt(&socket, IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     socket.connect(&server.into())?;
     socket.set_tcp_nodelay(true)?;

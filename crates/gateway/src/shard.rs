@@ -31,8 +31,14 @@ use crate::{
     session::{Newcomer, Sessions},
 };
 
-/// Sockets that are written to before the thread does something else.
+/// Sockets that are written to before new events are taken in.
 const WRITES: usize = 64;
+
+/// How often these before the thread does something else: about a millisecond. Connects and messages
+/// wait no longer for a fan-out, and a herd of them has no more than half of the time then: each turn
+/// of theirs may be sixty tasks, some 1.5 ms. With a turn every 64 writes 10,000 connects added 33 ms
+/// to the p99 of a fan-out to 1,000.
+const WRITES_AT_ONCE: usize = 4;
 
 /// Events that are taken in at once: however fast they come, sockets get their turn.
 const EVENTS: usize = 64;
@@ -225,12 +231,13 @@ impl Reception {
 
 /// Takes in what the feeds say and writes it out. A continuous sweep: whatever has arrived is
 /// taken in every few writes, so that each socket gets everything up to the newest at the moment
-/// it is written, in one write; and the thread yields as often, so that others get their turn.
+/// it is written, in one write; and the thread yields now and then, so that others get their turn.
 ///
 /// Who was let in is taken in before any event that came later: from when a client can know that it
 /// is connected, it misses nothing.
 async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>, mut reception: Reception) {
     let dirty = Rc::clone(&hub.dirty);
+    let mut written = 0;
     loop {
         for _ in 0..EVENTS {
             if hub.with(|hub| hub.is_pressed()) {
@@ -242,9 +249,14 @@ async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>, mut recept
             hub.apply(event);
         }
         if hub.with(|hub| hub.flush_some(WRITES)) {
-            tokio::task::yield_now().await;
+            written += 1;
+            if written == WRITES_AT_ONCE {
+                written = 0;
+                tokio::task::yield_now().await;
+            }
             continue;
         }
+        written = 0;
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {
