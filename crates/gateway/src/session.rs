@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     num::NonZeroU32,
     pin::pin,
@@ -22,7 +23,7 @@ use tracing::debug;
 
 use crate::{
     access::{Access, Claims},
-    hub::{ConnKey, HubHandle, Refusal, WATERMARK},
+    hub::{ConnKey, Expiry, HubHandle, Refusal, WATERMARK},
     limits::{MessageRate, Permit},
     metrics::Metrics,
     ws::{self, Decoder, Incoming, Violation},
@@ -126,7 +127,7 @@ impl Sessions {
         }
     }
 
-    async fn connect(self: Rc<Self>, newcomer: Newcomer, since: Vec<(Source, Cursor)>) -> Option<(Session, Read)> {
+    async fn connect(self: Rc<Self>, newcomer: Newcomer, since: Vec<(Source, Cursor)>) -> Option<(Session, Box<Read>)> {
         let Newcomer { upgrade, door, claims, permit } = newcomer;
         let parts = match upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()) {
             Ok(Ok(parts)) => parts,
@@ -147,7 +148,7 @@ impl Sessions {
             Session { shared: self, socket, key, door, claims, decoder, rate, excess: 0, _permit: permit };
         session.begin(&since);
         // Not kept: it is hyper's whole read buffer, 8 KiB.
-        let first = session.decode(&parts.read_buf);
+        let first = Box::new(session.decode(&parts.read_buf));
         Some((session, first))
     }
 }
@@ -171,28 +172,26 @@ impl Session {
 
     fn set_expiry(&self) {
         let expires = match &self.claims {
-            None => Some((Instant::now() + TOKEN_GRACE, "no token came: send {\"type\":\"auth\",\"token\":…} first")),
+            None => Some((TOKEN_GRACE, Expiry::NoToken)),
             Some(claims) => claims.expires_at().map(|at| {
                 let left = at.duration_since(SystemTime::now()).unwrap_or_default();
-                // A date beyond what the clock can tell is as good as none.
-                let at =
-                    Instant::now().checked_add(left).unwrap_or_else(|| Instant::now() + Duration::from_secs(1 << 31));
-                (at, "the token has expired: connect with a fresh one")
+                (left, Expiry::Token)
             }),
         };
-        self.shared.hub.with(|hub| hub.expire_at(self.key, expires));
+        self.shared.hub.with(|hub| hub.expire_in(self.key, expires));
     }
 
     /// Reads until the connection ends. Nothing is held while nothing comes.
-    async fn read(&mut self, first: Read) {
-        if !Box::pin(self.act_on(first)).await {
+    async fn read(&mut self, first: Box<Read>) {
+        if !Box::pin(self.act_on(*first)).await {
             return;
         }
         loop {
             if self.shared.hub.with(|hub| hub.is_not_read(self.key)) && !Box::pin(self.until_it_reads()).await {
                 return;
             }
-            if self.socket.readable().await.is_err() {
+            // Not `readable`, whose future holds what only several readers would need.
+            if poll_fn(|cx| self.socket.poll_read_ready(cx)).await.is_err() {
                 return;
             }
             let Ok(read) = self.read_once() else { return };

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{Router, extract::ConnectInfo};
@@ -286,7 +286,7 @@ async fn tick(hub: HubHandle, pulse: Pulse) {
     loop {
         ticks.tick().await;
         pulse.beat();
-        hub.with(|hub| hub.tick(Instant::now()));
+        hub.with(|hub| hub.tick());
     }
 }
 

@@ -9,55 +9,47 @@ use serde::Deserialize;
 /// The last second of the year 9999. A claim may say more, `SystemTime` may not.
 const END_OF_TIME_S: f64 = 253_402_300_799.0;
 
-/// What a client may do, and until when. Cheap to clone.
+/// What a client may do, and until when. Cheap to clone, and a word of each connection.
 #[derive(Debug, Clone)]
-pub struct Claims {
-    topics: Grant,
-    ingest: Grant,
+pub struct Claims(Option<Arc<Granted>>);
+
+#[derive(Debug)]
+struct Granted {
+    topics: Vec<TopicPattern>,
+    ingest: Vec<TopicPattern>,
     expires_at: Option<SystemTime>,
-    subject: Option<Arc<str>>,
+    subject: Option<String>,
 }
 
-#[derive(Debug, Clone)]
-enum Grant {
-    Everything,
-    Patterns(Arc<[TopicPattern]>),
-}
-
-impl Grant {
-    fn covers(&self, name: &str) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
-        }
-    }
+fn covers(patterns: &[TopicPattern], name: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(name))
 }
 
 impl Claims {
     /// A gateway without `[auth]`: everything, for as long as it likes.
     pub fn anonymous() -> Self {
-        Self { topics: Grant::Everything, ingest: Grant::Everything, expires_at: None, subject: None }
+        Self(None)
     }
 
     /// Whether it may subscribe to the topic.
     pub fn may_subscribe(&self, topic: &str) -> bool {
-        self.topics.covers(topic)
+        self.0.as_ref().is_none_or(|granted| covers(&granted.topics, topic))
     }
 
     /// Whether it may POST to the path of an `[[ingest]]`.
     pub fn may_ingest(&self, path: &str) -> bool {
-        self.ingest.covers(path)
+        self.0.as_ref().is_none_or(|granted| covers(&granted.ingest, path))
     }
 
     /// When the connection must end unless a newer token comes: `exp` plus the leeway, so that a
     /// token that was let in is not thrown out in the same second. `None`: never.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.expires_at
+        self.0.as_ref()?.expires_at
     }
 
     /// Whom the token is about, where it says so.
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.0.as_ref()?.subject.as_deref()
     }
 }
 
@@ -74,16 +66,15 @@ pub(super) struct RawClaims {
 impl RawClaims {
     /// An absent list grants nothing.
     pub(super) fn into_claims(self, leeway: Duration) -> Claims {
-        let grant = |patterns: Option<Vec<TopicPattern>>| Grant::Patterns(patterns.unwrap_or_default().into());
-        Claims {
-            topics: grant(self.topics),
-            ingest: grant(self.ingest),
+        Claims(Some(Arc::new(Granted {
+            topics: self.topics.unwrap_or_default(),
+            ingest: self.ingest.unwrap_or_default(),
             expires_at: self.exp.map(|exp| {
                 let since_epoch = Duration::from_secs_f64(exp.clamp(0.0, END_OF_TIME_S));
                 SystemTime::UNIX_EPOCH + since_epoch + leeway
             }),
-            subject: self.sub.map(Into::into),
-        }
+            subject: self.sub,
+        })))
     }
 }
 

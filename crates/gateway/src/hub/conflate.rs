@@ -201,7 +201,7 @@ impl Hub {
         if route.conflating.is_none() {
             return Vec::new();
         }
-        let now = Instant::now();
+        let now = self.now();
         let slots = route.streams.iter().flat_map(|stream| &self.streams.get(*stream).slots);
         let key = |conn: u32| ConnKey { index: conn, generation: self.conns[conn as usize].generation };
         slots.map(|slot| key(slot.conn)).filter(|key| self.is_watermark_due(*key, now) && self.has_all(*key)).collect()
@@ -212,7 +212,7 @@ impl Hub {
             return;
         }
         let watermarks = self.watermarks();
-        let now = Instant::now();
+        let now = self.now();
         those.iter().for_each(|key| self.send_watermarks(*key, now, &watermarks));
     }
 

@@ -1,4 +1,4 @@
-use std::{rc::Rc, task::Waker, time::Instant};
+use std::{rc::Rc, task::Waker};
 
 use protocol::{FeedId, Offset, Source};
 use slab::Slab;
@@ -7,7 +7,11 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-use super::stream::Place;
+use super::{
+    moment::Moment,
+    stream::Place,
+    tick::{Expiry, Watermark},
+};
 use crate::{
     hit::OpenTx,
     outbox::{Flushed, Outbox},
@@ -46,25 +50,25 @@ pub(super) struct Conn {
     /// Wakes its task, which began after it.
     pub task: Option<Waker>,
     /// Since when it has not taken a byte of what waits.
-    pub stuck_since: Option<Instant>,
+    pub stuck_since: Option<Moment>,
     /// Who waits until there is room again.
     pub room: Option<Rc<Notify>>,
     /// Lets one of its subscriptions at a time read the history; made when the first one wants to.
     pub reading: Option<Rc<Semaphore>>,
     /// Since when it is being closed; nothing more is sent then.
-    pub closing: Option<Instant>,
+    pub closing: Option<Moment>,
     /// Whether the client's close frame has come. The server hangs up first (RFC 6455, 7.1.1).
     pub said_goodbye: bool,
     /// Whether nothing that it says counts any more: it is told by the end of the stream.
     pub hangs_up: bool,
     /// When it was last heard of.
-    pub heard: Instant,
+    pub heard: Moment,
     /// When it was last pinged.
-    pub pinged: Instant,
+    pub pinged: Moment,
     /// When it must be gone, unless a fresh token comes.
-    pub expires: Option<(Instant, &'static str)>,
-    /// Watermarks: how often, and when the next is due. Plain endpoints get none.
-    pub watermark: Option<(std::time::Duration, Instant)>,
+    pub expires: Option<(Moment, Expiry)>,
+    /// Plain endpoints get none.
+    pub watermark: Option<Watermark>,
 }
 
 /// One subscription of a connection.
@@ -107,7 +111,7 @@ impl Sub {
 }
 
 impl Conn {
-    pub fn new(socket: Rc<TcpStream>, generation: u32) -> Self {
+    pub fn new(socket: Rc<TcpStream>, generation: u32, now: Moment) -> Self {
         Self {
             generation,
             socket,
@@ -123,18 +127,18 @@ impl Conn {
             closing: None,
             said_goodbye: false,
             hangs_up: false,
-            heard: Instant::now(),
-            pinged: Instant::now(),
+            heard: now,
+            pinged: now,
             expires: None,
             watermark: None,
         }
     }
 
     /// Notes what a write came to, and how many bytes it took.
-    pub fn took(&mut self, flushed: Flushed, bytes: usize) {
+    pub fn took(&mut self, flushed: Flushed, bytes: usize, now: Moment) {
         self.stuck_since = match flushed {
-            Flushed::Full if bytes == 0 => self.stuck_since.or_else(|| Some(Instant::now())),
-            Flushed::Full => Some(Instant::now()),
+            Flushed::Full if bytes == 0 => self.stuck_since.or(Some(now)),
+            Flushed::Full => Some(now),
             Flushed::All | Flushed::Dead => None,
         };
     }

@@ -13,6 +13,7 @@ mod conflate;
 mod conn;
 mod deliver;
 mod encoded;
+mod moment;
 mod round;
 mod route;
 mod stream;
@@ -27,7 +28,7 @@ use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -40,6 +41,7 @@ use catch_up::Step;
 use conflate::Timed;
 use conn::{Conn, SubKey};
 use encoded::EncodedBatches;
+use moment::Moment;
 use route::{Route, RouteKey};
 use stream::Streams;
 use view::View;
@@ -48,7 +50,7 @@ pub use carried::Carried;
 pub(crate) use carried::{is_too_early, names};
 pub use conn::ConnKey;
 pub use subscribe::Refusal;
-pub use tick::WATERMARK;
+pub use tick::{Expiry, WATERMARK};
 
 /// The sources in the order in which they are asked for a topic: where both carry it, the one that
 /// loses nothing.
@@ -65,9 +67,9 @@ pub struct HubSettings {
     /// Subscriptions that a connection may have.
     pub max_subscriptions: usize,
     /// How often an idle connection is pinged; one that stays silent for two of them is cut.
-    pub ping: std::time::Duration,
+    pub ping: Duration,
     /// How long a socket may take nothing of what waits for it.
-    pub stall: std::time::Duration,
+    pub stall: Duration,
 }
 
 /// A shard's hub, as its tasks share it. Every use is one short closure; none is held across an
@@ -170,8 +172,12 @@ impl Hub {
     /// Takes a connection in.
     pub fn join(&mut self, socket: Rc<TcpStream>) -> ConnKey {
         let generation = self.next_generation();
-        let index = self.conns.insert(Conn::new(socket, generation)) as u32;
+        let index = self.conns.insert(Conn::new(socket, generation, self.now())) as u32;
         ConnKey { index, generation }
+    }
+
+    fn now(&self) -> Moment {
+        Moment::FIRST.after(self.started.elapsed())
     }
 
     fn next_generation(&mut self) -> u32 {
@@ -184,9 +190,10 @@ impl Hub {
         if self.conn(key).is_none() {
             return;
         }
+        let now = self.now();
         self.leave_stream(key.index);
         // So that it joins no other stream on the way.
-        self.conns[key.index as usize].closing.get_or_insert_with(Instant::now);
+        self.conns[key.index as usize].closing.get_or_insert(now);
         let subs: Vec<u32> = self.conns[key.index as usize].subs.iter().map(|(sub, _)| sub as u32).collect();
         for sub in subs {
             self.remove_sub(key.index, sub);
@@ -200,8 +207,9 @@ impl Hub {
 
     /// Notes that a connection is alive.
     pub fn heard(&mut self, key: ConnKey) {
+        let now = self.now();
         if let Some(conn) = self.conn_mut(key) {
-            conn.heard = Instant::now();
+            conn.heard = now;
         }
     }
 
@@ -242,7 +250,7 @@ impl Hub {
             return;
         }
         self.push(key.index, ws::close(close, reason));
-        self.conns[key.index as usize].closing = Some(Instant::now());
+        self.conns[key.index as usize].closing = Some(self.now());
         // What is to be sent before the goodbye goes along.
         self.restream(key.index);
         self.metrics.closed(close);
@@ -265,10 +273,11 @@ impl Hub {
         }
     }
 
-    /// When the connection must be gone, and why.
-    pub fn expire_at(&mut self, key: ConnKey, expires: Option<(Instant, &'static str)>) {
+    /// After how long the connection must be gone, and why.
+    pub fn expire_in(&mut self, key: ConnKey, expires: Option<(Duration, Expiry)>) {
+        let now = self.now();
         if let Some(conn) = self.conn_mut(key) {
-            conn.expires = expires;
+            conn.expires = expires.map(|(left, why)| (now.after(left), why));
         }
     }
 

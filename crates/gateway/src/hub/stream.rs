@@ -214,6 +214,7 @@ impl Hub {
 
     /// Writes to some of the sockets that are not up to date, a few of each stream; how many bytes.
     pub(super) fn sweep_streams(&mut self, mut budget: usize) -> usize {
+        let now = self.now();
         let mut written = 0;
         while budget > 0
             && let Some(number) = self.streams.dirty.pop_front()
@@ -240,7 +241,7 @@ impl Hub {
                     stream.set_lagging(place);
                     let index = stream.slots[place.slot as usize].conn;
                     let conn = &mut self.conns[index as usize];
-                    conn.took(flushed, count);
+                    conn.took(flushed, count, now);
                     conn.set_full();
                 }
             }

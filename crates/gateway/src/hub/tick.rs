@@ -1,7 +1,7 @@
 //! What happens once a second to every connection: watermarks, pings, and the end of those that
 //! have expired, gone silent, stuck, or do not answer a close.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::{Close, Source, message};
@@ -9,6 +9,7 @@ use protocol::{Close, Source, message};
 use super::{
     Hub, View,
     conn::{ConnKey, Sub},
+    moment::{Moment, steps},
 };
 use crate::ws;
 
@@ -18,21 +19,62 @@ const CLOSE_GRACE: Duration = Duration::from_secs(3);
 /// How often a native client gets a watermark if it does not ask for another interval.
 pub const WATERMARK: Duration = Duration::from_secs(25);
 
+/// Why a connection has only so much time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It has yet to show a token.
+    NoToken,
+    /// Its token ends.
+    Token,
+}
+
+impl Expiry {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::NoToken => "no token came: send {\"type\":\"auth\",\"token\":…} first",
+            Self::Token => "the token has expired: connect with a fresh one",
+        }
+    }
+}
+
+/// How often a connection gets watermarks, in steps, and when the next is due.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watermark {
+    every: u32,
+    due: Moment,
+}
+
+/// What holds for all connections that are looked at.
+struct Turn {
+    now: Moment,
+    ping: u32,
+    stall: u32,
+    close_grace: u32,
+    watermarks: Vec<(Source, Bytes)>,
+}
+
 impl Hub {
     /// Watermarks at this interval, or more often if that was asked for before.
     pub fn want_watermarks(&mut self, key: ConnKey, every: Duration) {
+        let now = self.now();
         if let Some(conn) = self.conn_mut(key) {
-            let every = conn.watermark.map_or(every, |(old, _)| old.min(every));
-            conn.watermark = Some((every, Instant::now() + every));
+            let every = conn.watermark.map_or(u32::MAX, |old| old.every).min(steps(every));
+            conn.watermark = Some(Watermark { every, due: now.plus(every) });
         }
     }
 
     /// To be called once a second.
-    pub fn tick(&mut self, now: Instant) {
+    pub fn tick(&mut self) {
         self.encoded.clear();
-        let watermarks = self.watermarks();
+        let turn = Turn {
+            now: self.now(),
+            ping: steps(self.settings.ping),
+            stall: steps(self.settings.stall),
+            close_grace: steps(CLOSE_GRACE),
+            watermarks: self.watermarks(),
+        };
         for key in self.keys() {
-            self.tick_one(key, now, &watermarks);
+            self.tick_one(key, &turn);
         }
     }
 
@@ -42,13 +84,12 @@ impl Hub {
         self.feeds.iter().map(|(source, view)| (*source, watermark(view))).collect()
     }
 
-    fn tick_one(&mut self, key: ConnKey, now: Instant, watermarks: &[(Source, Bytes)]) {
-        let (ping, stall) = (self.settings.ping, self.settings.stall);
+    fn tick_one(&mut self, key: ConnKey, turn: &Turn) {
+        let now = turn.now;
         let Some(conn) = self.conn_mut(key) else { return };
-        let stuck = conn.stuck_since.is_some_and(|since| now.duration_since(since) > stall);
-        let unanswered = conn.closing.is_some_and(|since| now.duration_since(since) > CLOSE_GRACE);
-        let silent = now.duration_since(conn.heard);
-        if stuck || unanswered || silent > ping * 2 {
+        let stuck = conn.stuck_since.is_some_and(|since| since.is_over(turn.stall, now));
+        let unanswered = conn.closing.is_some_and(|since| since.is_over(turn.close_grace, now));
+        if stuck || unanswered || conn.heard.is_over(turn.ping.saturating_mul(2), now) {
             if conn.closing.is_none() {
                 self.metrics.closed(Close::TryAgainLater);
             }
@@ -57,23 +98,23 @@ impl Hub {
             }
             return;
         }
-        if let Some((_, reason)) = conn.expires.filter(|(at, _)| *at <= now) {
-            self.close(key, Close::Unauthorized, reason);
+        if let Some((_, why)) = conn.expires.filter(|(at, _)| *at <= now) {
+            self.close(key, Close::Unauthorized, why.reason());
             return;
         }
         // A ping when it has been silent for the interval: one that says something needs none.
-        if silent >= ping && now.duration_since(conn.pinged) >= ping {
+        if conn.heard.is_over(turn.ping, now) && conn.pinged.is_over(turn.ping, now) {
             conn.pinged = now;
             self.push(key.index, ws::ping());
         }
         // What it has not got yet is before the watermark.
         if self.is_watermark_due(key, now) && self.has_all(key) {
-            self.send_watermarks(key, now, watermarks);
+            self.send_watermarks(key, now, &turn.watermarks);
         }
     }
 
-    pub(super) fn is_watermark_due(&self, key: ConnKey, now: Instant) -> bool {
-        self.conn(key).and_then(|conn| conn.watermark).is_some_and(|(_, due)| due <= now)
+    pub(super) fn is_watermark_due(&self, key: ConnKey, now: Moment) -> bool {
+        self.conn(key).and_then(|conn| conn.watermark).is_some_and(|watermark| watermark.due <= now)
     }
 
     /// Whether a connection has been sent all that is in the ring of its stream.
@@ -84,7 +125,7 @@ impl Hub {
 
     /// Sends the watermarks of those feeds on which it is up to date, behind everything else. One that
     /// catches up gets its watermark as soon as it has.
-    pub(super) fn send_watermarks(&mut self, key: ConnKey, now: Instant, watermarks: &[(Source, Bytes)]) {
+    pub(super) fn send_watermarks(&mut self, key: ConnKey, now: Moment, watermarks: &[(Source, Bytes)]) {
         let mut sent = false;
         for (source, frame) in watermarks {
             if self.is_up_to_date_on(key, *source) {
@@ -93,9 +134,9 @@ impl Hub {
             }
         }
         if let Some(conn) = self.conn_mut(key).filter(|conn| sent || conn.subs.is_empty())
-            && let Some((every, _)) = conn.watermark
+            && let Some(watermark) = &mut conn.watermark
         {
-            conn.watermark = Some((every, now + every));
+            watermark.due = now.plus(watermark.every);
         }
     }
 

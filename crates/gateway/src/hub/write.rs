@@ -1,6 +1,6 @@
 //! From the outboxes to the sockets: each connection everything it has, in one write.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, task::Context, time::Instant};
+use std::{future::poll_fn, pin::Pin, rc::Rc, task::Context};
 
 use tokio::sync::Notify;
 
@@ -100,7 +100,7 @@ impl Hub {
     }
 
     fn flush(&mut self, key: ConnKey) -> Option<(Flushed, usize)> {
-        let low = self.settings.queue_bytes / 2;
+        let (low, now) = (self.settings.queue_bytes / 2, self.now());
         let conn = self.conns.get_mut(key.index as usize).filter(|conn| conn.generation == key.generation)?;
         let place = conn.place;
         let (flushed, written) = match place.map(|place| (place, self.streams.get_mut(place.stream))) {
@@ -114,9 +114,9 @@ impl Hub {
         };
         if conn.full && written > 0 {
             // It reads, however slowly; its pong may have to wait behind all that.
-            conn.heard = Instant::now();
+            conn.heard = now;
         }
-        conn.took(flushed, written);
+        conn.took(flushed, written, now);
         conn.full = flushed == Flushed::Full;
         if conn.outbox.bytes() <= low
             && let Some(room) = conn.room.take()
@@ -131,7 +131,7 @@ impl Hub {
         match (flushed, place) {
             (Flushed::Dead, _) => {
                 conn.outbox = Outbox::default();
-                conn.closing.get_or_insert_with(Instant::now);
+                conn.closing.get_or_insert(now);
                 self.leave_stream(key.index);
             }
             (Flushed::All, Some(place)) => self.streams.get_mut(place.stream).has_caught_up(place),
