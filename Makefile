@@ -30,7 +30,7 @@ bench: ## latency, deliveries a second, CPU and memory on this machine (ARGS=--h
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench $(ARGS)
 
 bench-crowd: ## N connections over as many gateways as files allow (50,000); one gateway is killed
-	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench crowd --runs 1 --connections $(or $(N),50000) $(ARGS)
+	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench crowd --no-pin --runs 1 --connections $(or $(N),50000) $(ARGS)
 
 bench-writers: ## what triggers cost those who write: none, the recipe's, rowcast's (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench writers --seconds 5 $(ARGS)

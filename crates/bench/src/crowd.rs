@@ -32,6 +32,8 @@ pub struct Crowd {
 const OWN_FILES: u64 = 500;
 /// Files of a process are asked for up to here, wherever the limit is.
 const MOST_FILES: u64 = 60_000;
+/// Changes to all, one after the other: connections that are new are slower.
+const CHANGES: u64 = 10;
 /// Changes that are published while those of the killed gateway are away.
 const MISSED: u32 = 10;
 /// Until memory is accounted for.
@@ -70,10 +72,17 @@ pub async fn run(stage: &BusStage, what: &Crowd, report: &mut Report) -> anyhow:
     let clients_kib = usage::resident_kib(&clients.0.iter().map(CrowdProcess::pid).collect::<Vec<_>>())?;
     add("resident memory of the load client, each", "KiB", clients_kib as f64 / all as f64);
 
-    let published_us = now_us();
-    writer.batch(1).await?;
-    let look = clients.until(|look| look.changes >= all, &gateways).await?;
-    add("one change, from publish to the last", "ms", (look.last_read_us - published_us) as f64 / 1000.0);
+    for nth in 1..=CHANGES {
+        let published_us = now_us();
+        writer.batch(1).await?;
+        let look = clients.until(|look| look.changes >= all * nth, &gateways).await?;
+        let took_ms = (look.last_read_us - published_us) as f64 / 1000.0;
+        match nth {
+            1 => add("the first change, from publish to the last", "ms", took_ms),
+            CHANGES => add("the tenth change, from publish to the last", "ms", took_ms),
+            _ => {}
+        }
+    }
 
     gateways.kill_one()?;
     let killed = Instant::now();
