@@ -10,7 +10,7 @@ use protocol::{
 
 use crate::{
     hit::{Hit, OpenTx},
-    ws,
+    sse, ws,
 };
 
 /// The form in which a subscription wants its changes.
@@ -20,6 +20,8 @@ pub enum Form<'a> {
     Plain(Wrap),
     /// A `change` message.
     Native(Addressee<'a>),
+    /// The same as an event.
+    Events,
 }
 
 /// Scratch space that is kept: one large row is no reason to hold its size for ever.
@@ -58,20 +60,40 @@ impl Encoder {
                 }
                 self.scratch.push(b'}');
             }
-            (Form::Native(to), None) => message::change(&mut self.scratch, to, feed, topic, change),
-            (Form::Native(to), Some(row)) => {
-                message::row_change(&mut self.scratch, to, feed, topic, change, row, of_tx);
-            }
+            (Form::Native(to), _) => write_change(&mut self.scratch, to, feed, hit, of_tx),
+            (Form::Events, _) => write_change(&mut self.scratch, Addressee::Reader, feed, hit, of_tx),
         }
-        ws::write_text(out, &self.scratch);
+        match form {
+            Form::Events => sse::write_event(out, None, Some((feed, change.offset)), &self.scratch),
+            Form::Plain(_) | Form::Native(_) => ws::write_text(out, &self.scratch),
+        }
         self.scratch.shrink_to(KEPT_BYTES);
     }
 
     /// Appends the frame that ends a transaction whose last change was sent before that was known.
-    pub fn tx_end(&mut self, out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, open: OpenTx) {
+    pub fn tx_end(&mut self, out: &mut Vec<u8>, form: Form<'_>, feed: &FeedId, open: OpenTx) {
         self.scratch.clear();
-        message::tx_end(&mut self.scratch, to, feed, open.last, open.tx);
-        ws::write_text(out, &self.scratch);
+        match form {
+            // It knows of no transactions.
+            Form::Plain(_) => {}
+            Form::Native(to) => {
+                message::tx_end(&mut self.scratch, to, feed, open.last, open.tx);
+                ws::write_text(out, &self.scratch);
+            }
+            Form::Events => {
+                message::tx_end(&mut self.scratch, Addressee::Reader, feed, open.last, open.tx);
+                sse::write_event(out, Some("tx_end"), Some((feed, open.last)), &self.scratch);
+            }
+        }
+    }
+}
+
+/// Appends a `change` as JSON.
+pub fn write_change<T: Borrow<Topic>>(out: &mut Vec<u8>, to: Addressee<'_>, feed: &FeedId, hit: &Hit<T>, of_tx: OfTx) {
+    let topic = hit.topic.borrow();
+    match &hit.row {
+        None => message::change(out, to, feed, topic, &hit.change),
+        Some(row) => message::row_change(out, to, feed, topic, &hit.change, row, of_tx),
     }
 }
 

@@ -122,20 +122,23 @@ impl Gateway {
         };
         let mut shards = JoinSet::new();
         for (index, (listener, events)) in self.listeners.into_iter().zip(inboxes).enumerate() {
-            let (newcomers, admitted) = mpsc::unbounded_channel();
+            let (arrivals, admitted) = mpsc::unbounded_channel();
             let front = Front {
                 name: Arc::clone(&name),
                 access: self.access.clone(),
                 limits: all.clone(),
                 readiness: readiness.clone(),
                 metrics: metrics.clone(),
-                newcomers,
+                sockets: sockets.clone(),
+                stopping: shutdown.clone(),
+                drain: Duration::from_millis(limits.drain_ms),
+                arrivals,
             };
             let shard = Shard {
                 listener,
                 router: http::router(front, &self.config, self.ingest.clone()),
                 events,
-                newcomers: admitted,
+                arrivals: admitted,
                 sockets: sockets.clone(),
                 pulse: pulses[index].clone(),
                 drain: Duration::from_millis(limits.drain_ms),

@@ -1,11 +1,9 @@
-//! What a gateway serves over HTTP: pages, health, metrics, and the doors that turn into
+//! What a gateway serves over HTTP: pages, health, metrics, events, and the doors that turn into
 //! WebSockets.
-
-use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, Path, Request, State, rejection::PathRejection},
+    extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderValue, StatusCode, header},
     middleware::map_response,
     response::{IntoResponse, Response},
@@ -16,34 +14,18 @@ use protocol::{
     config::{Config, Wrap},
 };
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use crate::{
-    access::{Access, Admitted, Denied},
-    limits::{LimitError, Limits},
-    metrics::Metrics,
-    ready::Readiness,
+    access::Admitted,
+    changes,
+    front::{peer, unavailable},
     session::{Door, Newcomer},
-    web,
+    shard::Arrival,
+    sse, web,
     ws::{Handshake, accept_key},
 };
 
-/// What the handlers of one shard need. Cheap to clone.
-#[derive(Clone)]
-pub struct Front {
-    /// The name of this gateway.
-    pub name: Arc<str>,
-    /// Who is let in.
-    pub access: Access,
-    /// How many are let in.
-    pub limits: Limits,
-    /// Whether anybody is let in at the moment.
-    pub readiness: Readiness,
-    /// What is counted.
-    pub metrics: Metrics,
-    /// Where those who are let in go.
-    pub newcomers: mpsc::UnboundedSender<Newcomer>,
-}
+pub use crate::front::{Front, Purpose, problem};
 
 /// Everything that a gateway serves. `ingest` are the routes that write.
 pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
@@ -54,6 +36,8 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/rowcast", any(native))
+        .route("/sse", get(sse::serve))
+        .route("/changes", get(changes::serve))
         .route("/ws/{topic}", any(any_topic))
         .route("/ws/{topic}/", any(any_topic));
     for endpoint in &config.endpoints {
@@ -82,11 +66,6 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
 
 pub(crate) async fn not_found() -> Response {
     problem(StatusCode::NOT_FOUND, "not_found", "nothing is served at this path")
-}
-
-/// An answer that says what is wrong, as every error of a gateway looks.
-pub fn problem(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, Json(json!({ "error": code, "message": message }))).into_response()
 }
 
 async fn health(State(front): State<Front>) -> Response {
@@ -158,31 +137,16 @@ async fn open(front: Front, door: Door, request: Request) -> Response {
             return response;
         }
     };
-    if let Some(reason) = front.readiness.reasons().first() {
-        front.metrics.denied(ErrorCode::NotReady.as_str());
-        return unavailable(reason);
-    }
-    let claims = match admit(&front, &door, &request).await {
-        Ok(claims) => claims,
-        Err(denied) => {
-            front.metrics.denied(denied.code.as_str());
-            return denied.into_response();
-        }
+    let purpose = match &door {
+        Door::Native => Purpose::Talk,
+        Door::Plain { topics, .. } => Purpose::Read(topics),
     };
-    let ip = front.access.client_ip(peer(&request).ip(), request.headers());
-    let permit = match front.limits.admit(ip) {
-        Ok(permit) => permit,
-        Err(error) => {
-            front.metrics.denied("too_many_connections");
-            let status = match error {
-                LimitError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
-                LimitError::PerIp(_) => StatusCode::TOO_MANY_REQUESTS,
-            };
-            return retry_later(problem(status, "too_many_connections", &error.to_string()));
-        }
+    let (claims, permit) = match front.let_in(&request, purpose).await {
+        Ok(let_in) => let_in,
+        Err(response) => return response,
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    if front.newcomers.send(Newcomer { upgrade, door, claims, permit }).is_err() {
+    if front.arrivals.send(Arrival::Socket(Newcomer { upgrade, door, claims, permit })).is_err() {
         return unavailable("this gateway is stopping");
     }
     let headers = [
@@ -191,43 +155,4 @@ async fn open(front: Front, door: Door, request: Request) -> Response {
         (header::SEC_WEBSOCKET_ACCEPT, accept_key(&key)),
     ];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
-}
-
-/// What the client may do; `None` if it has yet to show a token.
-async fn admit(
-    front: &Front,
-    door: &Door,
-    request: &axum::http::Request<()>,
-) -> Result<Option<crate::access::Claims>, Denied> {
-    let admitted = front.access.admit(peer(request).ip(), request.headers(), request.uri().query()).await?;
-    match (admitted, door) {
-        (Admitted::NeedsToken, Door::Native) => Ok(None),
-        (Admitted::NeedsToken, Door::Plain { .. }) => Err(Denied::no_token()),
-        (Admitted::Claims(claims), Door::Native) => Ok(Some(claims)),
-        (Admitted::Claims(claims), Door::Plain { topics, .. }) => {
-            match topics.iter().find(|topic| !claims.may_subscribe(topic.as_str())) {
-                None => Ok(Some(claims)),
-                Some(topic) => Err(Denied {
-                    status: StatusCode::FORBIDDEN,
-                    code: ErrorCode::Forbidden,
-                    message: format!("the token's claim 'topics' does not cover '{topic}'"),
-                }),
-            }
-        }
-    }
-}
-
-/// The accept loop puts the address there; without one nobody is trusted.
-fn peer<B>(request: &axum::http::Request<B>) -> SocketAddr {
-    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    info.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |info| info.0)
-}
-
-fn unavailable(message: &str) -> Response {
-    retry_later(problem(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NotReady.as_str(), message))
-}
-
-fn retry_later(mut response: Response) -> Response {
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
 }

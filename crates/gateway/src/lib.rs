@@ -1,16 +1,20 @@
-//! The gateway: subscribes to the bus and serves WebSocket clients.
+//! The gateway: subscribes to the bus and serves clients.
 //!
 //! Data flows one way: bus → [`feed`] → [`hub`] → socket. A [`feed`] turns what the bus delivers
 //! into one gapless sequence; a [`shard`] is a thread with its own connections; its [`hub`] knows
 //! which of them wants what; a [`session`] is the life of one connection; [`ws`] is the framing.
-//! [`http`] is the front door, [`access`] decides who comes in, [`ingest`] writes rows.
+//! [`http`] is the front door, [`access`] decides who comes in, [`ingest`] writes rows. Who cannot speak
+//! WebSocket gets the same changes as events (`sse`), or asks for them (`changes`).
 
 #![warn(missing_docs)]
 
 pub mod access;
+mod changes;
 mod conflation;
+mod connection;
 pub mod encode;
 pub mod feed;
+mod front;
 mod gateway;
 pub mod historian;
 mod hit;
@@ -20,6 +24,7 @@ pub mod ingest;
 pub mod limits;
 pub mod metrics;
 mod outbox;
+mod query;
 pub mod ready;
 mod recent;
 mod ring;
@@ -27,6 +32,7 @@ pub mod session;
 pub mod settings;
 pub mod shard;
 mod socket;
+mod sse;
 mod web;
 pub mod ws;
 

@@ -23,7 +23,7 @@ use tracing::debug;
 
 use crate::{
     access::{Access, Claims},
-    hub::{ConnKey, Expiry, HubHandle, Refusal, WATERMARK},
+    hub::{ConnKey, Expiry, HubHandle, Refusal, Speech, WATERMARK},
     limits::{MessageRate, Permit},
     metrics::Metrics,
     ws::{self, Decoder, Incoming, Violation},
@@ -142,7 +142,7 @@ impl Sessions {
         };
         let socket = Rc::new(parts.io.into_inner());
         self.metrics.opened(door.name());
-        let key = self.hub.with(|hub| hub.join(Rc::clone(&socket)));
+        let key = self.hub.with(|hub| hub.join(Rc::clone(&socket), Speech::WebSocket));
         let (decoder, rate) = (Decoder::new(self.max_frame_bytes), MessageRate::new(Instant::now()));
         let mut session =
             Session { shared: self, socket, key, door, claims, decoder, rate, excess: 0, _permit: permit };
@@ -173,10 +173,7 @@ impl Session {
     fn set_expiry(&self) {
         let expires = match &self.claims {
             None => Some((TOKEN_GRACE, Expiry::NoToken)),
-            Some(claims) => claims.expires_at().map(|at| {
-                let left = at.duration_since(SystemTime::now()).unwrap_or_default();
-                (left, Expiry::Token)
-            }),
+            Some(claims) => expiry(claims),
         };
         self.shared.hub.with(|hub| hub.expire_in(self.key, expires));
     }
@@ -374,8 +371,14 @@ impl Session {
     }
 }
 
+/// When a connection with these claims must end, and why.
+pub(crate) fn expiry(claims: &Claims) -> Option<(Duration, Expiry)> {
+    let left = claims.expires_at()?.duration_since(SystemTime::now()).unwrap_or_default();
+    Some((left, Expiry::Token))
+}
+
 /// Waits until the client has hung up. What it sent before that stays unread.
-async fn hung_up(socket: &TcpStream) {
+pub(crate) async fn hung_up(socket: &TcpStream) {
     while let Ok(ready) = socket.ready(Interest::READABLE).await {
         if ready.is_read_closed() {
             return;

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::ConnectInfo};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use protocol::Close;
+use axum::Router;
 use service::systemd::Pulse;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -21,14 +18,16 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::{
+    changes::Poll,
+    connection,
     feed::FeedEvent,
     hub::HubHandle,
     limits::Limits,
     session::{Newcomer, Sessions},
+    sse::Follower,
 };
 
 /// Sockets that are written to before new events are taken in.
@@ -43,15 +42,8 @@ const WRITES_AT_ONCE: usize = 4;
 /// Events that are taken in at once: however fast they come, sockets get their turn.
 const EVENTS: usize = 64;
 
-/// How long requests are still read when the gateway stops: hyper drops a connection at once on which
-/// it has not read anything, and with it what the client has sent.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-
 /// Connections that are taken from the accept queue when the gateway stops.
 const LAST_ACCEPTS: usize = 4096;
-
-/// How long a client has to send the header of its request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a shard is given when it starts.
 pub struct Shard {
@@ -62,7 +54,7 @@ pub struct Shard {
     /// What the feeds have to say.
     pub events: mpsc::Receiver<FeedEvent>,
     /// Who was let in.
-    pub newcomers: mpsc::UnboundedReceiver<Newcomer>,
+    pub arrivals: mpsc::UnboundedReceiver<Arrival>,
     /// How many sockets there may be.
     pub sockets: Sockets,
     /// Beats as long as the shard moves.
@@ -73,10 +65,20 @@ pub struct Shard {
     pub shutdown: CancellationToken,
 }
 
+/// Who was let in.
+pub enum Arrival {
+    /// With a socket of its own.
+    Socket(Newcomer),
+    /// For events.
+    Events(Follower),
+    /// For what there is.
+    Poll(Poll),
+}
+
 /// The count of all shards' sockets, so that the process never runs out of files. Cheap to clone.
 #[derive(Clone)]
 pub struct Sockets {
-    /// Those that are no WebSockets, or not yet.
+    /// Those that are no WebSockets, or not yet; and second files of event streams.
     plain: Arc<AtomicUsize>,
     /// Knows those that are.
     limits: Limits,
@@ -84,7 +86,7 @@ pub struct Sockets {
 }
 
 /// A socket that counts until this is dropped.
-struct Counted(Arc<AtomicUsize>);
+pub struct Counted(Arc<AtomicUsize>);
 
 impl Sockets {
     /// At most this many, besides the WebSockets that `limits` counts and together with them.
@@ -92,7 +94,8 @@ impl Sockets {
         Self { plain: Arc::default(), limits, most }
     }
 
-    fn take(&self) -> Option<Counted> {
+    /// Room for one more, or rather a file.
+    pub fn take(&self) -> Option<Counted> {
         let counted = Counted(Arc::clone(&self.plain));
         let plain = self.plain.fetch_add(1, Ordering::Relaxed);
         (plain + self.limits.count() < self.most).then_some(counted)
@@ -122,7 +125,7 @@ impl Shard {
         let accept = accept(listener, self.router, self.sockets.clone(), self.shutdown.clone());
         let mut accepting = tokio::task::spawn_local(accept);
         let mut tasks = JoinSet::new();
-        let reception = Reception { newcomers: self.newcomers, sessions: Rc::new(sessions) };
+        let reception = Reception { arrivals: self.arrivals, sessions: Rc::new(sessions) };
         tasks.spawn_local(sweep(hub.clone(), self.events, reception));
         tasks.spawn_local(tick(hub.clone(), self.pulse));
         tokio::select! {
@@ -167,63 +170,42 @@ fn take_in(socket: TcpStream, peer: SocketAddr, router: &Router, sockets: &Socke
     let Some(counted) = sockets.take() else { return };
     let (router, shutdown) = (router.clone(), shutdown.clone());
     tokio::task::spawn_local(async move {
-        serve_http(socket, peer, router, shutdown).await;
+        connection::serve(socket, peer, router, shutdown).await;
         drop(counted);
     });
 }
 
-async fn serve_http(socket: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().call(request)
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    let mut serving = std::pin::pin!(serving);
-    let served = tokio::select! {
-        served = serving.as_mut() => served,
-        () = shutdown.cancelled() => match tokio::time::timeout(LAST_WORDS, serving.as_mut()).await {
-            Ok(served) => served,
-            Err(_) => {
-                // A request in hand is answered, and no other is taken.
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        },
-    };
-    if let Err(error) = served {
-        debug!(%error, "a request that could not be read");
-    }
-}
-
 /// Starts a session for everybody who was let in.
 struct Reception {
-    newcomers: mpsc::UnboundedReceiver<Newcomer>,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
     sessions: Rc<Sessions>,
 }
 
 impl Reception {
     /// Those who are there.
     fn take_in(&mut self) {
-        while let Ok(newcomer) = self.newcomers.try_recv() {
-            self.begin(newcomer);
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            self.begin(arrival);
         }
     }
 
-    fn begin(&mut self, newcomer: Newcomer) {
-        let since = self.sessions.hub.with(|hub| hub.positions());
+    fn begin(&mut self, arrival: Arrival) {
+        let sessions = Rc::clone(&self.sessions);
         // It ends with its connection, or with the thread.
-        drop(tokio::task::spawn_local(Rc::clone(&self.sessions).serve(newcomer, since)));
+        drop(match arrival {
+            Arrival::Socket(newcomer) => {
+                let since = sessions.hub.with(|hub| hub.positions());
+                tokio::task::spawn_local(sessions.serve(newcomer, since))
+            }
+            Arrival::Events(follower) => tokio::task::spawn_local(sessions.follow(follower)),
+            Arrival::Poll(poll) => tokio::task::spawn_local(sessions.poll(poll)),
+        });
     }
 
     /// The next one.
     async fn serve(&mut self) {
-        match self.newcomers.recv().await {
-            Some(newcomer) => self.begin(newcomer),
+        match self.arrivals.recv().await {
+            Some(arrival) => self.begin(arrival),
             None => std::future::pending().await,
         }
     }
@@ -291,7 +273,7 @@ async fn tick(hub: HubHandle, pulse: Pulse) {
 }
 
 /// Sends everybody away, spread over the window so that the other gateways get them one by one.
-/// The reason tells each client how long to wait.
+/// The goodbye tells each client how long to wait.
 async fn drain(hub: &HubHandle, window: Duration, sockets: &Sockets) {
     let keys = hub.with(|hub| hub.keys());
     let started = tokio::time::Instant::now();
@@ -301,18 +283,18 @@ async fn drain(hub: &HubHandle, window: Duration, sockets: &Sockets) {
         if started.elapsed() + Duration::from_millis(1) < share {
             tokio::time::sleep_until(started + share).await;
         }
-        hub.with(|hub| hub.close(*key, Close::Restart, &retry_hint()));
+        hub.with(|hub| hub.restart(*key, wait_ms()));
     }
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     let left = || !hub.with(|hub| hub.is_empty()) || sockets.plain() > 0;
     while left() && tokio::time::Instant::now() < deadline {
         // Who was being let in when the drain began.
-        hub.with(|hub| hub.keys().into_iter().for_each(|key| hub.close(key, Close::Restart, &retry_hint())));
+        hub.with(|hub| hub.keys().into_iter().for_each(|key| hub.restart(key, wait_ms())));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// When to come back, as the reason of a close.
-fn retry_hint() -> String {
-    format!(r#"{{"retry_ms":{}}}"#, rand::random_range(50..=500))
+/// When to come back.
+fn wait_ms() -> u64 {
+    rand::random_range(50..=500)
 }

@@ -163,3 +163,45 @@ async fn a_refusal_names_only_topics_that_the_token_covers() {
     assert!(!answer.contains("topics are"), "who shows no token sees nothing: {answer}");
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn events_and_changes_need_a_token_that_covers_their_topics() {
+    let (gateway, _secret) = gateway().await;
+    let _feed = gateway.feed(&["a", "b"]).await;
+    let good = token(&json!(["a"]));
+    for path in ["/sse", "/changes"] {
+        let asked = async |query: &str, headers: &str| {
+            let raw = format!("GET {path}?{query} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", gateway.address);
+            let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut socket, raw.as_bytes()).await.unwrap();
+            let mut start = [0; 12];
+            tokio::io::AsyncReadExt::read_exact(&mut socket, &mut start).await.unwrap();
+            String::from_utf8(start.to_vec()).unwrap()
+        };
+        let bearer = format!("Authorization: Bearer {good}\r\n");
+        assert_eq!(asked("topic=a", "").await, "HTTP/1.1 401", "{path}");
+        assert_eq!(asked("topic=a&token=nonsense", "").await, "HTTP/1.1 401", "{path}");
+        assert_eq!(asked("topic=a&topic=b", &bearer).await, "HTTP/1.1 403", "{path}");
+        assert_eq!(asked("topic=a", &bearer).await, "HTTP/1.1 200", "{path}");
+        assert_eq!(asked(&format!("topic=a&token={good}"), "").await, "HTTP/1.1 200", "{path}");
+    }
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_with_its_token() {
+    use support::events::EventStream;
+    let (gateway, _secret) = gateway().await;
+    let _feed = gateway.feed(&["a"]).await;
+    let path = format!("/sse?topic=a&token={}", token_with(SECRET, &json!(["a"]), 2));
+    let mut stream = EventStream::open(&gateway, &path).await;
+    stream.named("subscribed").await;
+    let close = stream.named("close").await.json();
+    assert_eq!(close["code"], "unauthorized");
+    assert!(close["reason"].as_str().unwrap().contains("expired"), "{close}");
+    assert!(stream.next().await.is_none());
+    // So a browser that comes back by itself is told so, from the next second on.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(gateway.get(&path).await.0, 401);
+    gateway.shutdown.cancel();
+}

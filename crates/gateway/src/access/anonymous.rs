@@ -21,7 +21,6 @@ const REMEDY: &str = "anonymous clients are served on this machine only; give th
 const OF_PROXIES: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
 pub(super) fn check(peer: IpAddr, headers: &HeaderMap) -> Result<(), Denied> {
-    let refuse = |problem: String| Err(Denied::forbidden(format!("{problem}: {REMEDY}")));
     if !peer.to_canonical().is_loopback() {
         return refuse("the connection comes from another machine".into());
     }
@@ -29,6 +28,11 @@ pub(super) fn check(peer: IpAddr, headers: &HeaderMap) -> Result<(), Denied> {
     if let Some(name) = headers.keys().find(|name| of_proxy(name.as_str())) {
         return refuse(format!("the header {name} says that a proxy stands between"));
     }
+    check_names(headers)
+}
+
+/// Whether the request is to this machine by name, and from a page of it if it is from one.
+pub(super) fn check_names(headers: &HeaderMap) -> Result<(), Denied> {
     match single(headers, &header::HOST)? {
         Some(host) if is_loopback_authority(host) => {}
         Some(host) => return refuse(format!("the Host {} is not loopback", shown(host))),
@@ -41,6 +45,10 @@ pub(super) fn check(peer: IpAddr, headers: &HeaderMap) -> Result<(), Denied> {
         }
         _ => Ok(()),
     }
+}
+
+fn refuse(problem: String) -> Result<(), Denied> {
+    Err(Denied::forbidden(format!("{problem}: {REMEDY}")))
 }
 
 #[cfg(test)]

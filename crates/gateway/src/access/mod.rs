@@ -27,7 +27,10 @@ mod token;
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::{
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
+};
 use protocol::config::Auth;
 
 use application::Application;
@@ -145,6 +148,29 @@ impl Access {
             }
             Way::Application(application) => application.claims_of_token(&token).await,
             Way::Jwt(jwt) => jwt.verify(&token).await,
+        }
+    }
+
+    /// Lets the page that a request comes from read the answer, if it may connect: a browser keeps what
+    /// is not of the page's own origin from it, unlike WebSockets.
+    pub fn let_read(&self, headers: &HeaderMap, mut response: Response) -> Response {
+        let vary = HeaderValue::from_static("origin");
+        response.headers_mut().append(header::VARY, vary);
+        let Some(origin) = headers.get(header::ORIGIN).filter(|_| self.may_connect(headers)) else { return response };
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if self.0.origins.is_a_list() {
+            let yes = HeaderValue::from_static("true");
+            response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+        }
+        response
+    }
+
+    /// Whether the page of a request is one that may connect.
+    fn may_connect(&self, headers: &HeaderMap) -> bool {
+        match &self.0.way {
+            Way::Everybody => true,
+            Way::Loopback => anonymous::check_names(headers).is_ok(),
+            Way::Application(_) | Way::Jwt(_) => self.0.origins.check(headers).is_ok(),
         }
     }
 

@@ -68,6 +68,11 @@ impl Origins {
         Self(origins.iter().map(|origin| normal(origin)).collect())
     }
 
+    /// Whether pages are named: only then may a cookie count.
+    pub(super) fn is_a_list(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// A request without an Origin comes from no page: browsers send one with every WebSocket and
     /// every POST. An empty list lets every page in; the configuration allows that only where no
     /// cookie counts, so that a page must bring a token of its own.

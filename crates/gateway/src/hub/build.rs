@@ -2,16 +2,13 @@
 
 use std::{borrow::Borrow, time::Instant};
 
-use protocol::{Batch, FeedId, Offset, Source, Topic, message};
+use protocol::{Batch, FeedId, Offset, Source, Topic};
 
 use super::{
     Hub,
-    route::{Built, Frames, Route, RouteForm},
+    route::{Built, Frames, Route},
 };
-use crate::{
-    encode::{Encoder, Form},
-    hit::Hit,
-};
+use crate::{encode::Encoder, hit::Hit};
 
 /// A topic of the batch in hand, and whether plain routes take it from the batch's source.
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +143,7 @@ impl Route {
 
     /// Whether its members are told of a loss in these topics, instead of getting changes.
     fn is_told(&self, lost: &[Topic]) -> bool {
-        !lost.is_empty() && self.key.form == RouteForm::Native && self.has_one_of(lost)
+        !lost.is_empty() && self.key.form.has_cursors() && self.has_one_of(lost)
     }
 
     /// Builds the frame of a change, which `next` follows, if that is in the same batch.
@@ -158,22 +155,18 @@ impl Route {
         next: Option<&Hit<T>>,
         through: Offset,
     ) {
-        let form = match self.key.form {
-            RouteForm::Plain(wrap) => Form::Plain(wrap),
-            RouteForm::Native => Form::Native(message::Addressee::Route(self.id)),
-        };
+        let form = self.key.form.for_route(self.id);
         let Frames { building, built, open, .. } = &mut self.frames;
         encoder.frame(building, form, feed, hit, hit.of_tx(next, through));
         built.push(Built { offset: hit.offset(), end: building.len(), open: *open });
-        let is_native = self.key.form == RouteForm::Native;
-        *open = hit.then_open(next, through).filter(|_| is_native);
+        *open = hit.then_open(next, through).filter(|_| self.key.form.has_cursors());
     }
 
-    /// Ends its open transaction. Only native ones have any.
+    /// Ends its open transaction. Plain ones have none.
     fn end_tx(&mut self, encoder: &mut Encoder, feed: &FeedId) {
         let Some(ended) = self.open.take() else { return };
         let Frames { building, built, open, .. } = &mut self.frames;
-        encoder.tx_end(building, message::Addressee::Route(self.id), feed, ended);
+        encoder.tx_end(building, self.key.form.for_route(self.id), feed, ended);
         built.push(Built { offset: ended.last, end: building.len(), open: open.take() });
     }
 }

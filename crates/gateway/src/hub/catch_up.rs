@@ -8,18 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Backoff, Batch, Cursor, FeedId, Offset, ResetReason, Source, Topic, message::Addressee};
+use protocol::{Backoff, Batch, Cursor, FeedId, Offset, ResetReason, Source, Topic};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
     Hub, HubHandle,
     conn::{Behind, ConnKey, SubKey, SubState},
     encoded::{Encoded, EncodedKey, Part},
-    route::RouteForm,
     subscribe::topics_of,
 };
 use crate::{
-    encode::Form,
     historian::{Stretch, Subject},
     hit::{Hit, OpenTx},
 };
@@ -227,8 +225,9 @@ impl Hub {
         behind.open = if first.is_some() { encoded.open } else { open.filter(|_| ended.is_none()) };
         behind.after = batch.last;
         let mut end = Vec::new();
-        if let (Some(open), RouteForm::Native) = (ended, self.routes[it.route as usize].key.form) {
-            self.encoder.tx_end(&mut end, Addressee::Subscription(&it.id), &feed, open);
+        if let Some(open) = ended {
+            let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
+            self.encoder.tx_end(&mut end, form, &feed, open);
         }
         let (count, size) = (encoded.parts.len() - place, frames.len());
         self.push(key.conn.index, end.into());
@@ -252,10 +251,7 @@ impl Hub {
             return Ok(encoded);
         }
         let hits = Hit::of_batch(batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
-        let form = match self.routes[it.route as usize].key.form {
-            RouteForm::Plain(wrap) => Form::Plain(wrap),
-            RouteForm::Native => Form::Native(Addressee::Subscription(&it.id)),
-        };
+        let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
         let (mut frames, mut parts) = (Vec::new(), Vec::with_capacity(hits.len()));
         for (place, hit) in hits.iter().enumerate() {
             let of_tx = hit.of_tx(hits.get(place + 1), batch.last);
@@ -325,15 +321,12 @@ impl Hub {
         let conn = &mut self.conns[key.conn.index as usize];
         let it = &mut conn.subs[key.index as usize];
         let SubState::Behind(behind) = &mut it.state else { return 0 };
-        let form = match self.routes[it.route as usize].key.form {
-            RouteForm::Plain(wrap) => Form::Plain(wrap),
-            RouteForm::Native => Form::Native(Addressee::Subscription(&it.id)),
-        };
+        let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
         let mut frames = Vec::new();
-        if let (Form::Native(to), Some(open)) = (form, behind.open)
+        if let Some(open) = behind.open
             && hits.first().map_or(open.last <= through, |first| first.is_after(open))
         {
-            self.encoder.tx_end(&mut frames, to, &behind.feed, open);
+            self.encoder.tx_end(&mut frames, form, &behind.feed, open);
             behind.open = None;
         }
         let mut sent = 0;

@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{
-    Cursor, FeedId, Offset, ResetReason, Topic,
-    message::{Addressee, OfTx},
-};
+use protocol::{Cursor, FeedId, Offset, ResetReason, Topic, message::OfTx};
 
 use super::{
     Hub, HubHandle, Task,
@@ -54,7 +51,7 @@ pub(super) struct Timed {
 /// Where changes of one route, or of one subscription, are conflated and framed.
 pub(super) struct Conflator<'a> {
     pub encoder: &'a mut Encoder,
-    pub to: Addressee<'a>,
+    pub form: Form<'a>,
     pub feed: &'a FeedId,
     pub waiting: &'a mut Conflation,
     pub frames: &'a mut Vec<u8>,
@@ -101,7 +98,7 @@ impl Conflator<'_> {
     }
 
     fn frame<T: Borrow<Topic>>(&mut self, hit: &Hit<T>, offset: Offset) {
-        self.encoder.frame(self.frames, Form::Native(self.to), self.feed, hit, OfTx::Untold);
+        self.encoder.frame(self.frames, self.form, self.feed, hit, OfTx::Untold);
         self.built.push(Built { offset, end: self.frames.len(), open: None });
     }
 }
@@ -126,8 +123,9 @@ impl Route {
 
     fn conflator<'a>(&'a mut self, encoder: &'a mut Encoder, feed: &'a FeedId) -> Option<Conflator<'a>> {
         let Conflating { waiting, .. } = self.conflating.as_deref_mut()?;
-        let (to, frames, built) = (Addressee::Route(self.id), &mut self.frames.building, &mut self.frames.built);
-        Some(Conflator { encoder, to, feed, waiting, frames, built })
+        let form = self.key.form.for_route(self.id);
+        let (frames, built) = (&mut self.frames.building, &mut self.frames.built);
+        Some(Conflator { encoder, form, feed, waiting, frames, built })
     }
 
     /// Up to where its members have got everything, if its feed is at `last`.
@@ -253,7 +251,7 @@ impl Hub {
         let (mut waiting, mut frames, mut built) = (Conflation::default(), Vec::new(), Vec::new());
         let mut conflator = Conflator {
             encoder: &mut self.encoder,
-            to: Addressee::Subscription(&it.id),
+            form: self.routes[it.route as usize].key.form.for_subscription(&it.id),
             feed: &feed,
             waiting: &mut waiting,
             frames: &mut frames,
@@ -300,7 +298,7 @@ impl Hub {
         let (mut waiting, mut frames, mut built) = (Conflation::default(), Vec::new(), Vec::new());
         let mut conflator = Conflator {
             encoder: &mut self.encoder,
-            to: Addressee::Subscription(&it.id),
+            form: self.routes[it.route as usize].key.form.for_subscription(&it.id),
             feed: &feed,
             waiting: &mut waiting,
             frames: &mut frames,

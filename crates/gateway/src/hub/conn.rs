@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::{
+    Speech,
     moment::Moment,
     stream::Place,
     tick::{Expiry, Watermark},
@@ -38,6 +39,7 @@ pub(super) struct SubKey {
 pub(super) struct Conn {
     pub generation: u32,
     pub socket: Rc<TcpStream>,
+    pub speech: Speech,
     /// Where it is in the stream of its live routes, if it has any.
     pub place: Option<Place>,
     /// What waits for it alone.
@@ -111,10 +113,11 @@ impl Sub {
 }
 
 impl Conn {
-    pub fn new(socket: Rc<TcpStream>, generation: u32, now: Moment) -> Self {
+    pub fn new(socket: Rc<TcpStream>, speech: Speech, generation: u32, now: Moment) -> Self {
         Self {
             generation,
             socket,
+            speech,
             place: None,
             outbox: Outbox::default(),
             subs: Slab::new(),

@@ -7,14 +7,13 @@ use tracing::error;
 
 use super::{
     Carried, Hub, PREFERRED, Task, View,
-    conn::{Behind, ConnKey, SubKey, SubState},
+    conn::{Behind, ConnKey, Sub, SubKey, SubState},
     route::{Built, Route, RouteKey},
     stream::{Place, Stream},
 };
 use crate::{
     feed::{FeedEvent, Start},
     ring::Mark,
-    ws,
 };
 
 impl Hub {
@@ -57,7 +56,7 @@ impl Hub {
         self.end_uncarried();
     }
 
-    /// The native routes of a source of which this is true.
+    /// The routes of a source, but for plain ones, of which this is true.
     fn routes_of(&self, source: Source, which: impl Fn(&Route) -> bool) -> Vec<u32> {
         let of_it = self.routes.iter().filter(|(_, route)| route.key.source == Some(source) && which(route));
         of_it.map(|(index, _)| index as u32).collect()
@@ -74,10 +73,12 @@ impl Hub {
             let slots = |stream: &u32| self.streams.get(*stream).slots.iter().map(|slot| slot.conn);
             let members: Vec<u32> = self.routes[route as usize].streams.iter().flat_map(slots).collect();
             for index in members {
-                let subs = &self.conns[index as usize].subs;
-                let Some((_, sub)) = subs.iter().find(|(_, sub)| sub.route == route && sub.is_live()) else { continue };
-                let text = message::reset(&sub.id, reason, &cursor);
-                self.push(index, ws::text(&text));
+                let conn = &self.conns[index as usize];
+                let is_of_it = |(_, sub): &(usize, &Sub)| sub.route == route && sub.is_live();
+                let Some((_, sub)) = conn.subs.iter().find(is_of_it) else { continue };
+                let text = message::reset(conn.speech.name(&sub.id), reason, &cursor);
+                let reset = conn.speech.say("reset", Some(&cursor), &text);
+                self.push(index, reset);
                 self.metrics.reset(reason);
             }
         }

@@ -14,8 +14,10 @@ mod conn;
 mod deliver;
 mod encoded;
 mod moment;
+mod poll;
 mod round;
 mod route;
+mod speech;
 mod stream;
 mod subscribe;
 #[cfg(test)]
@@ -32,11 +34,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::{Close, Source, Topic};
+use protocol::{Close, Offset, Source, Topic};
 use slab::Slab;
 use tokio::{net::TcpStream, sync::Notify};
 
-use crate::{encode::Encoder, feed::FeedEvent, historian::Historian, metrics::Metrics, ws};
+use crate::{
+    encode::Encoder,
+    feed::FeedEvent,
+    historian::{Historian, Subject},
+    metrics::Metrics,
+    ws,
+};
 use catch_up::Step;
 use conflate::Timed;
 use conn::{Conn, SubKey};
@@ -49,6 +57,8 @@ use view::View;
 pub use carried::Carried;
 pub(crate) use carried::{is_too_early, names};
 pub use conn::ConnKey;
+pub use poll::{Found, Stretch};
+pub use speech::Speech;
 pub use subscribe::Refusal;
 pub use tick::{Expiry, WATERMARK};
 
@@ -161,6 +171,16 @@ impl HubHandle {
         result
     }
 
+    /// Waits until a feed moves, from when it is called.
+    pub fn moves(&self) -> impl Future<Output = ()> {
+        self.moved.notified()
+    }
+
+    /// What comes after an offset, from the histories.
+    pub async fn read(&self, subject: Subject, after: Offset) -> crate::historian::Stretch {
+        self.historian.read(subject, after).await
+    }
+
     /// Takes in what a feed has to say.
     pub fn apply(&self, event: FeedEvent) {
         self.with(|hub| hub.apply(event));
@@ -170,9 +190,9 @@ impl HubHandle {
 
 impl Hub {
     /// Takes a connection in.
-    pub fn join(&mut self, socket: Rc<TcpStream>) -> ConnKey {
+    pub fn join(&mut self, socket: Rc<TcpStream>, speech: Speech) -> ConnKey {
         let generation = self.next_generation();
-        let index = self.conns.insert(Conn::new(socket, generation, self.now())) as u32;
+        let index = self.conns.insert(Conn::new(socket, speech, generation, self.now())) as u32;
         ConnKey { index, generation }
     }
 
@@ -246,11 +266,28 @@ impl Hub {
 
     /// Says goodbye. The connection is cut when the client has answered, or after a while.
     pub fn close(&mut self, key: ConnKey, close: Close, reason: &str) {
+        let Some(conn) = self.conn(key) else { return };
+        let goodbye = conn.speech.close(close, reason);
+        self.end(key, close, goodbye);
+    }
+
+    /// Says goodbye for a gateway that stops.
+    pub fn restart(&mut self, key: ConnKey, wait_ms: u64) {
+        let Some(conn) = self.conn(key) else { return };
+        let goodbye = conn.speech.restart(wait_ms);
+        self.end(key, Close::Restart, goodbye);
+    }
+
+    fn end(&mut self, key: ConnKey, close: Close, goodbye: Bytes) {
         if self.conn(key).is_none_or(|conn| conn.closing.is_some()) {
             return;
         }
-        self.push(key.index, ws::close(close, reason));
-        self.conns[key.index as usize].closing = Some(self.now());
+        self.push(key.index, goodbye);
+        let now = self.now();
+        let conn = &mut self.conns[key.index as usize];
+        conn.closing = Some(now);
+        // Of events there is no answer to wait for.
+        conn.hangs_up |= conn.speech == Speech::Events;
         // What is to be sent before the goodbye goes along.
         self.restream(key.index);
         self.metrics.closed(close);

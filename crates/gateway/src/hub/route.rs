@@ -1,9 +1,9 @@
 use std::rc::Rc;
 
-use protocol::{Offset, Source, Topic, config::Wrap};
+use protocol::{Offset, Source, Topic, config::Wrap, message::Addressee};
 
 use super::conflate::Conflating;
-use crate::hit::OpenTx;
+use crate::{encode::Form, hit::OpenTx};
 
 /// Of the scratch space of each route.
 const KEPT_BYTES: usize = 4 * 1024;
@@ -30,7 +30,7 @@ pub(super) struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RouteKey {
     pub topics: Rc<[Topic]>,
-    /// A native one belongs to one source, for its cursors count in one feed. A plain one takes each
+    /// One that has cursors belongs to one source, for they count in one feed. A plain one takes each
     /// topic from the source that carries it, now or later.
     pub source: Option<Source>,
     pub form: RouteForm,
@@ -46,6 +46,32 @@ pub(super) struct RouteKey {
 pub(super) enum RouteForm {
     Plain(Wrap),
     Native,
+    Events,
+}
+
+impl RouteForm {
+    /// The form of what all members of a route get.
+    pub fn for_route(self, route: u64) -> Form<'static> {
+        self.for_addressee(Addressee::Route(route))
+    }
+
+    /// The form of what one subscription gets while it catches up.
+    pub fn for_subscription(self, id: &str) -> Form<'_> {
+        self.for_addressee(Addressee::Subscription(id))
+    }
+
+    fn for_addressee(self, to: Addressee<'_>) -> Form<'_> {
+        match self {
+            Self::Plain(wrap) => Form::Plain(wrap),
+            Self::Native => Form::Native(to),
+            Self::Events => Form::Events,
+        }
+    }
+
+    /// Whether its members are told where they are: they can resume, and be told what they miss.
+    pub fn has_cursors(self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
 }
 
 /// The frames that a batch has for a route, on their way to the rings of its streams.

@@ -10,7 +10,7 @@ use protocol::{
 use slab::Slab;
 
 use super::{
-    Hub, Step, Task, View,
+    Hub, Speech, Step, Task, View,
     carried::Carried,
     conflate::Conflating,
     conn::{Behind, ConnKey, Sub, SubKey, SubState},
@@ -60,7 +60,7 @@ impl Hub {
         self.attach(key.index, sub.index);
     }
 
-    /// Subscribes a native client. It is answered with `subscribed` as soon as it is known whether
+    /// Subscribes a native client, or one that gets events. It is answered with `subscribed` as soon as it is known whether
     /// it can be resumed, which may take a read of the history.
     /// A refusal names the topics that there are, as far as the client may see them.
     pub fn subscribe(
@@ -71,6 +71,7 @@ impl Hub {
     ) -> Result<(), Refusal> {
         let most = self.settings.max_subscriptions;
         let Some(conn) = self.conn(key) else { return Ok(()) };
+        let speech = conn.speech;
         if conn.subs.len() >= most {
             let message = format!("this connection has {most} subscriptions, and may not have more");
             return Err(Refusal(ErrorCode::TooManySubscriptions, message));
@@ -92,7 +93,7 @@ impl Hub {
             self.want_watermarks(key, std::time::Duration::from_millis(every));
         }
         let twin = self.free_twin(key, &wanted.topics);
-        let (topics, form) = (wanted.topics.into(), RouteForm::Native);
+        let (topics, form) = (wanted.topics.into(), speech.form());
         let conflate_ms = wanted.conflate_ms;
         let route = self.hold_route(RouteKey { topics, source: Some(source), form, conflate_ms, twin });
         let view = &self.feeds[&source];
@@ -168,7 +169,7 @@ impl Hub {
         }
     }
 
-    /// Ends native subscriptions to topics that their source does not carry any more, and says so:
+    /// Ends subscriptions, but for plain ones, to topics that their source does not carry any more, and says so:
     /// nothing would ever come, and its watermarks would say that nothing was missed.
     pub(super) fn end_uncarried(&mut self) {
         let gone_of = |route: &Route| {
@@ -203,8 +204,13 @@ impl Hub {
     fn end_with(&mut self, key: ConnKey, sub: u32, code: ErrorCode, text: &str) {
         let id = self.conns[key.index as usize].subs[sub as usize].id.clone();
         self.metrics.error(code);
-        self.send_text(key, &message::error(Some(&id), code, text));
+        let speech = self.conns[key.index as usize].speech;
+        self.send(key, speech.refuse(&id, code, text));
         self.remove_sub(key.index, sub);
+        if speech == Speech::Events {
+            // It was for this alone. Who comes back is told by the answer.
+            self.close(key, protocol::Close::TryAgainLater, text);
+        }
     }
 
     fn hold_route(&mut self, key: RouteKey) -> u32 {
@@ -268,32 +274,35 @@ impl Hub {
 
     /// Sends `subscribed`, once.
     pub(super) fn answer(&mut self, conn: u32, sub: u32, cursor: &Cursor, resumed: bool) {
+        let speech = self.conns[conn as usize].speech;
         let it = &mut self.conns[conn as usize].subs[sub as usize];
         if std::mem::replace(&mut it.unanswered, false) {
-            let text = message::subscribed(&it.id, self.routes[it.route as usize].id, cursor, resumed);
-            self.push(conn, crate::ws::text(&text));
+            let to = speech.name(&it.id).map(|id| (id, self.routes[it.route as usize].id));
+            let text = message::subscribed(to, cursor, resumed);
+            self.push(conn, speech.say("subscribed", Some(cursor), &text));
         }
     }
 
-    /// A subscription that cannot be continued goes on from here: a native client is told, a plain
-    /// endpoint is closed, so that its page can load anew.
+    /// A subscription that cannot be continued goes on from here: its client is told; on a plain
+    /// endpoint it is closed, so that its page can load anew.
     pub(super) fn reset(&mut self, key: ConnKey, sub: u32, source: Source, reason: ResetReason) {
         let Some(here) = self.feeds.get(&source).map(View::cursor) else { return };
         // What waits is before the reset.
         self.hand_on(self.conns[key.index as usize].subs[sub as usize].route);
-        let it = &self.conns[key.index as usize].subs[sub as usize];
-        if let RouteForm::Plain(_) = self.routes[it.route as usize].key.form {
+        let conn = &self.conns[key.index as usize];
+        let it = &conn.subs[sub as usize];
+        if !self.routes[it.route as usize].key.form.has_cursors() {
             self.close(key, protocol::Close::TryAgainLater, "read too slowly: changes were missed");
             return;
         }
-        let text = message::reset(&it.id, reason, &here);
+        let reset = conn.speech.say("reset", Some(&here), &message::reset(conn.speech.name(&it.id), reason, &here));
         // Until the reset has arrived the client's own cursor is the one to keep.
         let own = match &it.state {
             SubState::Behind(behind) => Cursor::new(behind.feed.clone(), behind.after),
             SubState::Live | SubState::Held => here,
         };
         self.answer(key.index, sub, &own, false);
-        self.push(key.index, crate::ws::text(&text));
+        self.push(key.index, reset);
         self.metrics.reset(reason);
         self.attach(key.index, sub);
     }

@@ -41,7 +41,7 @@ async fn clients(hub: &HubHandle, name: &str, count: usize) -> Vec<Client> {
         clients.push(client);
         let socket = Rc::new(listener.accept().await.unwrap().0);
         hub.with(|hub| {
-            let key = hub.join(socket);
+            let key = hub.join(socket, Speech::WebSocket);
             hub.subscribe_plain(key, &[topic(name)], Wrap::None, &[]);
         });
     }

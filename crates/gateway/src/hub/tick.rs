@@ -7,11 +7,10 @@ use bytes::Bytes;
 use protocol::{Close, Source, message};
 
 use super::{
-    Hub, View,
+    Hub, Speech, View,
     conn::{ConnKey, Sub},
     moment::{Moment, steps},
 };
-use crate::ws;
 
 /// How long a client has to answer a close frame.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
@@ -37,6 +36,22 @@ impl Expiry {
     }
 }
 
+/// The watermark of a feed, as each client understands it.
+pub(super) struct FeedMark {
+    source: Source,
+    frame: Bytes,
+    event: Bytes,
+}
+
+impl FeedMark {
+    fn in_speech(&self, speech: Speech) -> Bytes {
+        match speech {
+            Speech::WebSocket => self.frame.clone(),
+            Speech::Events => self.event.clone(),
+        }
+    }
+}
+
 /// How often a connection gets watermarks, in steps, and when the next is due.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Watermark {
@@ -50,7 +65,7 @@ struct Turn {
     ping: u32,
     stall: u32,
     close_grace: u32,
-    watermarks: Vec<(Source, Bytes)>,
+    watermarks: Vec<FeedMark>,
 }
 
 impl Hub {
@@ -79,9 +94,14 @@ impl Hub {
     }
 
     /// The watermark of each feed, as of now.
-    pub(super) fn watermarks(&self) -> Vec<(Source, Bytes)> {
-        let watermark = |view: &View| ws::text(&message::watermark(&view.cursor(), view.at));
-        self.feeds.iter().map(|(source, view)| (*source, watermark(view))).collect()
+    pub(super) fn watermarks(&self) -> Vec<FeedMark> {
+        let watermark = |(source, view): (&Source, &View)| {
+            let (cursor, text) = (view.cursor(), message::watermark(&view.cursor(), view.at));
+            let [frame, event] =
+                [Speech::WebSocket, Speech::Events].map(|it| it.say("watermark", Some(&cursor), &text));
+            FeedMark { source: *source, frame, event }
+        };
+        self.feeds.iter().map(watermark).collect()
     }
 
     fn tick_one(&mut self, key: ConnKey, turn: &Turn) {
@@ -89,7 +109,9 @@ impl Hub {
         let Some(conn) = self.conn_mut(key) else { return };
         let stuck = conn.stuck_since.is_some_and(|since| since.is_over(turn.stall, now));
         let unanswered = conn.closing.is_some_and(|since| since.is_over(turn.close_grace, now));
-        if stuck || unanswered || conn.heard.is_over(turn.ping.saturating_mul(2), now) {
+        // Who gets events has nothing to say.
+        let silent = conn.heard.is_over(turn.ping.saturating_mul(2), now) && conn.speech == Speech::WebSocket;
+        if stuck || unanswered || silent {
             if conn.closing.is_none() {
                 self.metrics.closed(Close::TryAgainLater);
             }
@@ -105,7 +127,8 @@ impl Hub {
         // A ping when it has been silent for the interval: one that says something needs none.
         if conn.heard.is_over(turn.ping, now) && conn.pinged.is_over(turn.ping, now) {
             conn.pinged = now;
-            self.push(key.index, ws::ping());
+            let ping = conn.speech.ping();
+            self.push(key.index, ping);
         }
         // What it has not got yet is before the watermark.
         if self.is_watermark_due(key, now) && self.has_all(key) {
@@ -125,11 +148,12 @@ impl Hub {
 
     /// Sends the watermarks of those feeds on which it is up to date, behind everything else. One that
     /// catches up gets its watermark as soon as it has.
-    pub(super) fn send_watermarks(&mut self, key: ConnKey, now: Moment, watermarks: &[(Source, Bytes)]) {
+    pub(super) fn send_watermarks(&mut self, key: ConnKey, now: Moment, watermarks: &[FeedMark]) {
         let mut sent = false;
-        for (source, frame) in watermarks {
-            if self.is_up_to_date_on(key, *source) {
-                self.send(key, frame.clone());
+        let Some(speech) = self.conn(key).map(|conn| conn.speech) else { return };
+        for watermark in watermarks {
+            if self.is_up_to_date_on(key, watermark.source) {
+                self.send(key, watermark.in_speech(speech));
                 sent = true;
             }
         }

@@ -17,6 +17,8 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub mod events;
+
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -74,7 +74,7 @@ impl Config {
 }
 
 /// Paths that every gateway serves itself.
-pub const OWN_PATHS: [&str; 6] = ["/", "/rowcast", "/healthz", "/readyz", "/metrics", "/assets/"];
+pub const OWN_PATHS: [&str; 8] = ["/", "/rowcast", "/sse", "/changes", "/healthz", "/readyz", "/metrics", "/assets/"];
 
 fn check_path(key: &'static str, path: &str) -> Result<(), ConfigError> {
     let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b));

@@ -1,7 +1,7 @@
 //! What a gateway says but changes.
 
 use super::json;
-use crate::{Cursor, ErrorCode, Micros, ResetReason, time::rfc3339};
+use crate::{Close, Cursor, ErrorCode, Micros, ResetReason, time::rfc3339};
 
 /// `hello`: the first frame of every connection; which gateway this is.
 pub fn hello(gateway: &str, version: &str) -> String {
@@ -9,9 +9,10 @@ pub fn hello(gateway: &str, version: &str) -> String {
 }
 
 /// `subscribed`: changes of this subscription follow. `cursor` is where they begin: the `since` of
-/// one that resumes, so that it is always safe to keep.
-pub fn subscribed(id: &str, route: u64, cursor: &Cursor, resumed: bool) -> String {
-    format!(r#"{{"type":"subscribed","id":{},"route":{route},"cursor":"{cursor}","resumed":{resumed}}}"#, json(id))
+/// one that resumes, so that it is always safe to keep. A stream of events has no id and no route.
+pub fn subscribed(to: Option<(&str, u64)>, cursor: &Cursor, resumed: bool) -> String {
+    let to = to.map(|(id, route)| format!(r#""id":{},"route":{route},"#, json(id))).unwrap_or_default();
+    format!(r#"{{"type":"subscribed",{to}"cursor":"{cursor}","resumed":{resumed}}}"#)
 }
 
 /// `unsubscribed`: no change of this subscription follows.
@@ -21,8 +22,9 @@ pub fn unsubscribed(id: &str) -> String {
 
 /// `reset`: changes between what the client has and `cursor` may be missing; what follows is
 /// complete from `cursor` on.
-pub fn reset(id: &str, reason: ResetReason, cursor: &Cursor) -> String {
-    format!(r#"{{"type":"reset","id":{},"reason":"{reason}","cursor":"{cursor}"}}"#, json(id))
+pub fn reset(id: Option<&str>, reason: ResetReason, cursor: &Cursor) -> String {
+    let id = id.map(|id| format!(r#""id":{},"#, json(id))).unwrap_or_default();
+    format!(r#"{{"type":"reset",{id}"reason":"{reason}","cursor":"{cursor}"}}"#)
 }
 
 /// `watermark`: the client has every change up to `cursor`, as of `at`.
@@ -34,6 +36,11 @@ pub fn watermark(cursor: &Cursor, at: Micros) -> String {
 pub fn error(id: Option<&str>, code: ErrorCode, message: &str) -> String {
     let id = id.map(|id| format!(r#""id":{},"#, json(id))).unwrap_or_default();
     format!(r#"{{"type":"error",{id}"code":"{code}","message":{}}}"#, json(message))
+}
+
+/// `close`: the last event of a stream, which has no close frames. The code is the close's name.
+pub fn close(close: Close, reason: &str) -> String {
+    format!(r#"{{"type":"close","code":"{}","reason":{}}}"#, close.name(), json(reason))
 }
 
 /// `authenticated`: the token was accepted.

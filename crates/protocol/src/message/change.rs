@@ -3,13 +3,15 @@
 use super::json;
 use crate::{Change, FeedId, Kind, Micros, Offset, Row, Topic, time::rfc3339};
 
-/// Whom a `change` is for: everybody on a route, or one subscription that catches up.
+/// Whom a `change` is for: everybody on a route, one subscription that catches up, or whoever reads.
 #[derive(Debug, Clone, Copy)]
 pub enum Addressee<'a> {
     /// All subscriptions of this route.
     Route(u64),
     /// The subscription with this id.
     Subscription(&'a str),
+    /// Who reads it, and has asked for nothing else.
+    Reader,
 }
 
 impl Addressee<'_> {
@@ -21,6 +23,7 @@ impl Addressee<'_> {
             Self::Subscription(id) => {
                 write!(out, r#"{{"type":"{kind}","id":{},"cursor":"{feed}.{offset}","#, json(id))
             }
+            Self::Reader => write!(out, r#"{{"type":"{kind}","cursor":"{feed}.{offset}","#),
         };
         // Writing to a Vec cannot fail.
         debug_assert!(written.is_ok());
@@ -189,5 +192,8 @@ mod tests {
         let mut end = Vec::new();
         tx_end(&mut end, Addressee::Subscription("x"), &feed, 9, 7431);
         assert_eq!(end, br#"{"type":"tx_end","id":"x","cursor":"k3f9.9","tx":"7431"}"#);
+        end.clear();
+        tx_end(&mut end, Addressee::Reader, &feed, 9, 7431);
+        assert_eq!(end, br#"{"type":"tx_end","cursor":"k3f9.9","tx":"7431"}"#);
     }
 }

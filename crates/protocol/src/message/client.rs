@@ -63,7 +63,7 @@ pub struct Refused {
 
 /// Keys of `subscribe` that belong to the protocol and are not served yet. They are refused, not
 /// ignored: whoever asks for a filter must not get everything.
-const LATER: [&str; 4] = ["where", "columns", "ops", "snapshot"];
+pub const LATER: [&str; 4] = ["where", "columns", "ops", "snapshot"];
 
 impl ClientMessage {
     /// Reads a text frame.

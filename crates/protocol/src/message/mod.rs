@@ -65,9 +65,9 @@ mod client;
 
 use serde_json::Value;
 
-pub use answer::{AUTHENTICATED, PONG, error, hello, reset, subscribed, unsubscribed, watermark};
+pub use answer::{AUTHENTICATED, PONG, close, error, hello, reset, subscribed, unsubscribed, watermark};
 pub use change::{Addressee, OfTx, change, plain_row, row_change, tx_end};
-pub use client::{CONFLATE_MS, ClientMessage, MAX_ID_BYTES, MAX_TOPICS, MIN_WATERMARK_MS, Refused, Subscribe};
+pub use client::{CONFLATE_MS, ClientMessage, LATER, MAX_ID_BYTES, MAX_TOPICS, MIN_WATERMARK_MS, Refused, Subscribe};
 
 /// A JSON string.
 pub fn json(text: &str) -> String {

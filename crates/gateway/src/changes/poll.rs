@@ -1,0 +1,177 @@
+//! One who asks for changes: they are looked for in memory, then in the history, and waited for.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use protocol::{Backoff, Cursor, ErrorCode, ResetReason, Topic, message::Addressee};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::Claims,
+    encode::write_change,
+    historian,
+    hit::Hit,
+    hub::{Found, Refusal, Stretch},
+    session::Sessions,
+};
+
+/// Payload bytes in one answer, about: an answer is not to fill the memory while it is not read. One
+/// change is there however large it is.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// How long it may take to find out what there is: a bus that comes back, another gateway that was
+/// quicker. A cursor that nobody has given out shows after 5 s.
+const UNSURE: Duration = Duration::from_secs(8);
+
+/// While other topics move all the time, it is looked at this often.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What is asked for.
+pub struct Wanted {
+    pub topics: Vec<Topic>,
+    pub since: Option<Cursor>,
+    pub limit: usize,
+    /// How long to wait for something.
+    pub wait: Duration,
+}
+
+/// Somebody who asks.
+pub struct Poll {
+    pub(super) wanted: Wanted,
+    pub(super) claims: Claims,
+    pub(super) stopping: CancellationToken,
+    /// Over how long those who wait are answered when the gateway stops.
+    pub(super) drain: Duration,
+    pub(super) answer: oneshot::Sender<Result<Answer, Refusal>>,
+}
+
+/// What there is.
+pub enum Answer {
+    /// As JSON.
+    Page(Vec<u8>),
+    /// Nothing that would be complete; where to begin anew.
+    Reset(ResetReason, Cursor),
+}
+
+impl Sessions {
+    /// Answers somebody, unless it leaves before.
+    pub async fn poll(self: Rc<Self>, poll: Poll) {
+        let Poll { wanted, claims, stopping, drain, mut answer } = poll;
+        self.metrics.opened("changes");
+        let stop = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(drain.mul_f64(rand::random())).await;
+        };
+        let found = tokio::select! {
+            found = self.look(&wanted, &claims, stop) => Some(found),
+            () = answer.closed() => None,
+        };
+        self.metrics.left("changes");
+        if let Some(found) = found {
+            // It may have left just now.
+            drop(answer.send(found));
+        }
+    }
+
+    async fn look(&self, wanted: &Wanted, claims: &Claims, stop: impl Future<Output = ()>) -> Result<Answer, Refusal> {
+        let Wanted { topics, since, limit, wait } = wanted;
+        let place = || self.hub.with(|hub| hub.place_of(topics, since.as_ref(), |topic| claims.may_subscribe(topic)));
+        let (source, here) = place()?;
+        let Some(mut at) = since.clone() else { return Ok(Answer::Page(page(&here, &[], true))) };
+        let asked = Instant::now();
+        let (enough, unsure) = (tokio::time::sleep(*wait), tokio::time::sleep(UNSURE.max(*wait)));
+        tokio::pin!(enough, unsure, stop);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let (mut ahead_since, mut woken) = (None, false);
+        loop {
+            let moves = self.hub.moves();
+            match self.hub.with(|hub| hub.changes_after(source, topics, &at, ahead_since, *limit)) {
+                Found::Changes(stretch) if !stretch.hits.is_empty() => {
+                    return Ok(Answer::Page(self.page_of(&at, stretch, *limit)));
+                }
+                Found::Changes(stretch) => {
+                    at.offset = stretch.through;
+                    if woken {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    woken = true;
+                    tokio::select! {
+                        biased;
+                        () = moves => continue,
+                        () = &mut enough => {}
+                        () = &mut stop => {}
+                    }
+                    // They may have gone meanwhile.
+                    place()?;
+                    return Ok(Answer::Page(page(&at, &[], true)));
+                }
+                Found::Reset(reason, cursor) => return Ok(self.reset(reason, cursor)),
+                Found::History(subject) => match self.hub.read(subject, at.offset).await {
+                    historian::Stretch::Complete { through, hits } if through > at.offset => {
+                        // Not what the bus has and this gateway does not yet.
+                        let Some(last) = self.hub.with(|hub| hub.last_of(source, &at)) else { continue };
+                        let through = through.min(last);
+                        let is_new = |hit: &&Hit| hit.offset() > at.offset && hit.offset() <= through;
+                        let hits: Vec<Hit> = hits.iter().filter(is_new).take(*limit + 1).cloned().collect();
+                        if !hits.is_empty() {
+                            let stretch = Stretch { hits, through, is_all: false };
+                            return Ok(Answer::Page(self.page_of(&at, stretch, *limit)));
+                        }
+                        at.offset = through;
+                        continue;
+                    }
+                    historian::Stretch::Trimmed => {
+                        return Ok(self.reset(ResetReason::HistoryTrimmed, place()?.1));
+                    }
+                    _ => {}
+                },
+                Found::Ahead => {
+                    ahead_since.get_or_insert(asked);
+                }
+                Found::NotReady => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.delay()) => {}
+                () = &mut unsure => return Err(unknown(&at)),
+                () = &mut stop => return Err(unknown(&at)),
+            }
+        }
+    }
+
+    fn page_of(&self, after: &Cursor, stretch: Stretch, limit: usize) -> Vec<u8> {
+        let Stretch { hits, through, is_all } = stretch;
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        for (place, hit) in hits.iter().enumerate().take(limit) {
+            bytes += hit.change.payload.len();
+            if bytes > MOST_BYTES && place > 0 {
+                break;
+            }
+            let mut change = Vec::new();
+            let of_tx = hit.of_tx(hits.get(place + 1), through);
+            write_change(&mut change, Addressee::Reader, &after.feed, hit, of_tx);
+            changes.push(change);
+        }
+        self.metrics.delivered(changes.len() as u64);
+        let has_all = changes.len() == hits.len();
+        let until = if has_all { through } else { hits[changes.len() - 1].offset() };
+        page(&Cursor::new(after.feed.clone(), until), &changes, is_all && has_all)
+    }
+
+    fn reset(&self, reason: ResetReason, cursor: Cursor) -> Answer {
+        self.metrics.reset(reason);
+        Answer::Reset(reason, cursor)
+    }
+}
+
+fn page(cursor: &Cursor, changes: &[Vec<u8>], complete: bool) -> Vec<u8> {
+    let end = format!(r#"],"cursor":"{cursor}","complete":{complete}}}"#);
+    [&br#"{"changes":["#[..], &changes.join(&b","[..]), end.as_bytes(), b"\n"].concat()
+}
+
+fn unknown(since: &Cursor) -> Refusal {
+    let message = format!("what comes after {since} is not known here yet; ask again in a moment");
+    Refusal(ErrorCode::NotReady, message)
+}

@@ -1,0 +1,137 @@
+//! The front of a shard: what its handlers share, and whom they let in.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::ConnectInfo,
+    http::{HeaderValue, Request, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use protocol::{ErrorCode, Topic};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::{Access, Admitted, Claims, Denied},
+    hub::Refusal,
+    limits::{LimitError, Limits, Permit},
+    metrics::Metrics,
+    ready::Readiness,
+    shard::{Arrival, Sockets},
+};
+
+/// What the handlers of one shard need. Cheap to clone.
+#[derive(Clone)]
+pub struct Front {
+    /// The name of this gateway.
+    pub name: Arc<str>,
+    /// Who is let in.
+    pub access: Access,
+    /// How many are let in.
+    pub limits: Limits,
+    /// How many sockets there may be.
+    pub sockets: Sockets,
+    /// Whether anybody is let in at the moment.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Ends when the gateway stops: who waits is answered within this time.
+    pub stopping: CancellationToken,
+    /// Over how long clients are sent away then.
+    pub drain: Duration,
+    /// Where those who are let in go.
+    pub arrivals: mpsc::UnboundedSender<Arrival>,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose<'a> {
+    /// A connection on which a token may still be shown, and topics be asked for.
+    Talk,
+    /// These topics.
+    Read(&'a [Topic]),
+}
+
+impl Front {
+    /// Lets a request in that wants changes: with what it may do (`None` if it has yet to show a
+    /// token), and its place among those that are served.
+    pub async fn let_in<B: Sync>(
+        &self,
+        request: &Request<B>,
+        purpose: Purpose<'_>,
+    ) -> Result<(Option<Claims>, Permit), Response> {
+        if let Some(reason) = self.readiness.reasons().first() {
+            self.metrics.denied(ErrorCode::NotReady.as_str());
+            return Err(unavailable(reason));
+        }
+        let claims = self.admit(request, purpose).await.map_err(|denied| {
+            self.metrics.denied(denied.code.as_str());
+            denied.into_response()
+        })?;
+        let ip = self.access.client_ip(peer(request).ip(), request.headers());
+        let permit = self.limits.admit(ip).map_err(|error| {
+            let status = match error {
+                LimitError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+                LimitError::PerIp(_) => StatusCode::TOO_MANY_REQUESTS,
+            };
+            self.too_many(status, &error.to_string())
+        })?;
+        Ok((claims, permit))
+    }
+
+    /// The answer where there is no room.
+    pub fn too_many(&self, status: StatusCode, message: &str) -> Response {
+        self.metrics.denied("too_many_connections");
+        retry_later(problem(status, "too_many_connections", message))
+    }
+
+    async fn admit<B: Sync>(&self, request: &Request<B>, purpose: Purpose<'_>) -> Result<Option<Claims>, Denied> {
+        let admitted = self.access.admit(peer(request).ip(), request.headers(), request.uri().query()).await?;
+        match (admitted, purpose) {
+            (Admitted::NeedsToken, Purpose::Talk) => Ok(None),
+            (Admitted::NeedsToken, Purpose::Read(_)) => Err(Denied::no_token()),
+            (Admitted::Claims(claims), Purpose::Talk) => Ok(Some(claims)),
+            (Admitted::Claims(claims), Purpose::Read(topics)) => {
+                match topics.iter().find(|topic| !claims.may_subscribe(topic.as_str())) {
+                    None => Ok(Some(claims)),
+                    Some(topic) => {
+                        Err(Denied::forbidden(format!("the token's claim 'topics' does not cover '{topic}'")))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer to what the hub refuses.
+    pub fn refused(&self, Refusal(code, message): Refusal) -> Response {
+        self.metrics.error(code);
+        match code {
+            ErrorCode::NotReady => unavailable(&message),
+            ErrorCode::UnknownTopic => problem(StatusCode::NOT_FOUND, code.as_str(), &message),
+            _ => problem(StatusCode::BAD_REQUEST, code.as_str(), &message),
+        }
+    }
+}
+
+/// The accept loop puts the address there; without one nobody is trusted.
+pub fn peer<B>(request: &Request<B>) -> SocketAddr {
+    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    info.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |info| info.0)
+}
+
+/// An answer that says what is wrong, as every error of a gateway looks.
+pub fn problem(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(json!({ "error": code, "message": message }))).into_response()
+}
+
+/// An answer of a gateway that cannot serve at the moment.
+pub fn unavailable(message: &str) -> Response {
+    retry_later(problem(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NotReady.as_str(), message))
+}
+
+fn retry_later(mut response: Response) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}

@@ -1,0 +1,94 @@
+//! What there is after a cursor, for somebody who asks once and then goes.
+
+use std::time::Instant;
+
+use protocol::{Cursor, Offset, ResetReason, Source, Topic};
+
+use super::{Hub, Refusal};
+use crate::{historian::Subject, hit::Hit};
+
+/// The changes of some topics after an offset.
+#[derive(Debug)]
+pub struct Stretch {
+    /// In order.
+    pub hits: Vec<Hit>,
+    /// They are complete up to here.
+    pub through: Offset,
+    /// Whether that is all that this gateway knows of.
+    pub is_all: bool,
+}
+
+/// What there is.
+#[derive(Debug)]
+pub enum Found {
+    /// These.
+    Changes(Stretch),
+    /// Memory does not go back that far: what is needed.
+    History(Subject),
+    /// The cursor is ahead of this gateway.
+    Ahead,
+    /// It cannot be gone on from; this is where to begin anew.
+    Reset(ResetReason, Cursor),
+    /// The feed has gone.
+    NotReady,
+}
+
+impl Hub {
+    /// Which source has all these topics, and how far that is.
+    pub fn place_of(
+        &self,
+        topics: &[Topic],
+        since: Option<&Cursor>,
+        may_see: impl Fn(&str) -> bool,
+    ) -> Result<(Source, Cursor), Refusal> {
+        let source = self.one_source(topics, since, may_see)?;
+        Ok((source, self.feeds[&source].cursor()))
+    }
+
+    /// The changes after a cursor, as memory has them: at least one more than `most`, or all. `ahead_since`:
+    /// since when the cursor has been ahead, if it has.
+    pub fn changes_after(
+        &self,
+        source: Source,
+        topics: &[Topic],
+        since: &Cursor,
+        ahead_since: Option<Instant>,
+        most: usize,
+    ) -> Found {
+        let Some(view) = self.feeds.get(&source) else { return Found::NotReady };
+        if view.feed != since.feed {
+            return Found::Reset(ResetReason::NewFeed, view.cursor());
+        }
+        if since.offset > view.last {
+            let denied = ahead_since.is_some_and(|ahead| view.denies(source, ahead, Instant::now()));
+            return if denied { Found::Reset(ResetReason::UnknownCursor, view.cursor()) } else { Found::Ahead };
+        }
+        let mut stretch = Stretch { hits: Vec::new(), through: since.offset, is_all: false };
+        loop {
+            let batch = match view.recent.after(stretch.through) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => {
+                    stretch.is_all = true;
+                    return Found::Changes(stretch);
+                }
+                Err(_) => {
+                    let (feed, topics) = (since.feed.clone(), topics.to_vec());
+                    return Found::History(Subject { source, feed, topics });
+                }
+            };
+            let Ok(hits) = Hit::of_batch(batch, topics, stretch.through) else {
+                return Found::Reset(ResetReason::HistoryTrimmed, view.cursor());
+            };
+            stretch.hits.extend(hits);
+            stretch.through = batch.last;
+            if stretch.hits.len() > most {
+                return Found::Changes(stretch);
+            }
+        }
+    }
+
+    /// How far a feed is here, as long as it is this one.
+    pub fn last_of(&self, source: Source, of: &Cursor) -> Option<Offset> {
+        self.feeds.get(&source).filter(|view| view.feed == of.feed).map(|view| view.last)
+    }
+}
