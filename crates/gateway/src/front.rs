@@ -81,6 +81,16 @@ impl Front {
         Ok((claims, permit))
     }
 
+    /// Lets a request in that wants changes of these topics, and can show no token later.
+    pub async fn let_read<B: Sync>(
+        &self,
+        request: &Request<B>,
+        topics: &[Topic],
+    ) -> Result<(Claims, Permit), Response> {
+        let (claims, permit) = self.let_in(request, Purpose::Read(topics)).await?;
+        Ok((claims.ok_or_else(|| Denied::no_token().into_response())?, permit))
+    }
+
     /// The answer where there is no room.
     pub fn too_many(&self, status: StatusCode, message: &str) -> Response {
         self.metrics.denied("too_many_connections");

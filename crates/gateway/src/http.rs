@@ -36,8 +36,8 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/rowcast", any(native))
-        .route("/sse", get(sse::serve))
-        .route("/changes", get(changes::serve))
+        .route("/sse", get(sse::serve).options(preflight))
+        .route("/changes", get(changes::serve).options(preflight))
         .route("/ws/{topic}", any(any_topic))
         .route("/ws/{topic}/", any(any_topic));
     for endpoint in &config.endpoints {
@@ -87,6 +87,16 @@ async fn metrics(State(front): State<Front>) -> Response {
 
 async fn native(State(front): State<Front>, request: Request) -> Response {
     open(front, Door::Native, request).await
+}
+
+/// What a browser asks before a page of another origin may send a token in a header.
+async fn preflight(State(front): State<Front>, request: Request) -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, last-event-id"),
+        (header::ACCESS_CONTROL_MAX_AGE, "600"),
+    ];
+    front.access.share(request.headers(), (StatusCode::NO_CONTENT, headers).into_response())
 }
 
 /// `/ws/<topic>/`: a plain endpoint for every topic that is carried, with no configuration.

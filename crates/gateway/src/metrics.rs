@@ -74,9 +74,9 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// WebSocket connections that are open now.
+    /// Clients that are served now: connections, streams of events, and who asks for changes.
     connections: Family<ByDoor, Gauge> = "connections";
-    /// WebSocket connections that were opened.
+    /// Clients that were let in.
     opened: Family<ByDoor, Counter> = "connections_opened";
     /// Requests that were not let in.
     denied: Family<ByCode, Counter> = "denied";

@@ -78,11 +78,11 @@ pub struct LimitFlags {
     #[arg(long, env = "ROWCAST_SHARDS", value_name = "N")]
     pub shards: Option<usize>,
 
-    /// WebSocket connections in all [default: what the limit on open files allows].
+    /// Clients in all [default: what the limit on open files allows].
     #[arg(long, env = "ROWCAST_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
 
-    /// WebSocket connections from one address (IPv6: from one /64) [default: as many as in all].
+    /// Clients from one address (IPv6: from one /64) [default: as many as in all].
     #[arg(long, env = "ROWCAST_MAX_CONNECTIONS_PER_IP", value_name = "N")]
     pub max_connections_per_ip: Option<usize>,
 

@@ -192,6 +192,17 @@ async fn a_page_of_another_port_of_this_machine_may_read_what_it_is_sent() {
         panic!("let in")
     };
     assert!(!answer.to_ascii_lowercase().contains("allow-origin"), "{answer}");
+    // A page that sends a token in a header asks first.
+    for (origin, may) in [("http://localhost:5173", true), ("https://evil.example", false)] {
+        let ask = format!(
+            "OPTIONS /changes?topic=a HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nConnection: close\r\n\
+             Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: authorization\r\n\r\n"
+        );
+        let (status, answer) = gateway.request(&ask).await;
+        let answer = answer.to_ascii_lowercase();
+        assert!(status == 204 && answer.contains("access-control-allow-headers: authorization"), "{answer}");
+        assert_eq!(answer.contains(&format!("access-control-allow-origin: {origin}")), may, "{answer}");
+    }
     gateway.shutdown.cancel();
 }
 

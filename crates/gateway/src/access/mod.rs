@@ -153,7 +153,7 @@ impl Access {
 
     /// Lets the page that a request comes from read the answer, if it may connect: a browser keeps what
     /// is not of the page's own origin from it, unlike WebSockets.
-    pub fn let_read(&self, headers: &HeaderMap, mut response: Response) -> Response {
+    pub fn share(&self, headers: &HeaderMap, mut response: Response) -> Response {
         let vary = HeaderValue::from_static("origin");
         response.headers_mut().append(header::VARY, vary);
         let Some(origin) = headers.get(header::ORIGIN).filter(|_| self.may_connect(headers)) else { return response };

@@ -6,13 +6,13 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use protocol::{Cursor, ErrorCode, ResetReason};
+use protocol::{Cursor, ResetReason};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::poll::{Answer, Poll, Wanted};
 use crate::{
-    front::{Front, Purpose, unavailable},
+    front::{Front, unavailable},
     hub::Refusal,
     query::Query,
     shard::Arrival,
@@ -32,7 +32,7 @@ pub async fn serve(State(front): State<Front>, request: Request) -> Response {
         Err(refusal) => front.refused(refusal),
     };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    front.access.let_read(request.headers(), response)
+    front.access.share(request.headers(), response)
 }
 
 fn wanted(request: &axum::http::Request<()>) -> Result<Wanted, Refusal> {
@@ -48,9 +48,8 @@ fn wanted(request: &axum::http::Request<()>) -> Result<Wanted, Refusal> {
 
 async fn answer(front: &Front, request: &axum::http::Request<()>, wanted: Wanted) -> Response {
     // The permit counts until the answer is there.
-    let (claims, _permit) = match front.let_in(request, Purpose::Read(&wanted.topics)).await {
-        Ok((Some(claims), permit)) => (claims, permit),
-        Ok((None, _)) => return front.refused(Refusal(ErrorCode::Unauthorized, "a token is needed".into())),
+    let (claims, _permit) = match front.let_read(request, &wanted.topics).await {
+        Ok(let_in) => let_in,
         Err(response) => return response,
     };
     let (answer, answered) = oneshot::channel();

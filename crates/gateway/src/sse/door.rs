@@ -4,15 +4,12 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use protocol::{
-    ErrorCode,
-    message::{CONFLATE_MS, Subscribe},
-};
+use protocol::message::{CONFLATE_MS, Subscribe};
 
 use super::stream::Follower;
 use crate::{
     connection::HangUp,
-    front::{Front, Purpose, unavailable},
+    front::{Front, unavailable},
     hub::Refusal,
     query::{Query, cursor},
     shard::Arrival,
@@ -26,7 +23,7 @@ pub async fn serve(State(front): State<Front>, request: Request) -> Response {
         Ok(wanted) => open(&front, &request, wanted).await,
         Err(refusal) => front.refused(refusal),
     };
-    front.access.let_read(request.headers(), response)
+    front.access.share(request.headers(), response)
 }
 
 /// An `EventSource` that connects again has its old URL, and says in a header where it is by then.
@@ -42,9 +39,8 @@ fn wanted(uri: &Uri, headers: &HeaderMap) -> Result<Subscribe, Refusal> {
 }
 
 async fn open(front: &Front, request: &axum::http::Request<()>, wanted: Subscribe) -> Response {
-    let (claims, permit) = match front.let_in(request, Purpose::Read(&wanted.topics)).await {
-        Ok((Some(claims), permit)) => (claims, permit),
-        Ok((None, _)) => return front.refused(Refusal(ErrorCode::Unauthorized, "a token is needed".into())),
+    let (claims, permit) = match front.let_read(request, &wanted.topics).await {
+        Ok(let_in) => let_in,
         Err(response) => return response,
     };
     let Some(file) = front.sockets.take() else {
