@@ -177,6 +177,22 @@ async fn what_cannot_be_complete_is_gone_with_the_reason_and_a_new_beginning() {
 }
 
 #[tokio::test]
+async fn of_a_cursor_that_another_gateway_may_have_had_nothing_is_claimed() {
+    let gateway = start(&[]).await;
+    let mut feed = gateway.log(&["t"]).await;
+    let query = format!("topic=t&since={}", feed.cursor(2));
+    let (status, answer) = ask(&gateway, &query).await;
+    assert_eq!((status, &answer["error"]), (503, &json!("not_ready")), "{answer}");
+    let (answer, ()) = tokio::join!(page(&gateway, &query), async {
+        for n in 1..=3 {
+            feed.insert("t", &n.to_string()).await;
+        }
+    });
+    assert_eq!((&answer["changes"][0]["data"], &answer["cursor"]), (&json!(3), &json!(feed.cursor(3))));
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn what_is_asked_for_wrongly_is_named_with_what_would_be_right() {
     let gateway = start(&[]).await;
     let _feed = gateway.feed(&["a"]).await;

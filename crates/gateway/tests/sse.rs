@@ -220,6 +220,20 @@ async fn who_hears_nothing_else_hears_a_heartbeat_and_is_not_taken_for_gone() {
 }
 
 #[tokio::test]
+async fn a_watermark_moves_a_quiet_client_on() {
+    let gateway = TestGateway::start(&[], "").await;
+    let mut feed = gateway.feed(&["a", "b"]).await;
+    let mut stream = EventStream::open(&gateway, "/sse?topic=a&watermark_ms=5000").await;
+    stream.named("subscribed").await;
+    feed.send("b", "1").await;
+    let watermark = stream.named("watermark").await;
+    assert_eq!(watermark.id, Some(feed.cursor(1)));
+    let expected = json!({ "type": "watermark", "cursor": feed.cursor(1), "at": "1970-01-01T00:00:00.000002Z" });
+    assert_eq!(watermark.json(), expected);
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn changes_are_conflated_as_for_others() {
     let gateway = TestGateway::start(&[], "").await;
     let mut feed = gateway.log(&["t"]).await;

@@ -1,10 +1,12 @@
+use std::ops::RangeInclusive;
+
 use axum::{
     body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use protocol::message::{CONFLATE_MS, Subscribe};
+use protocol::message::{CONFLATE_MS, MIN_WATERMARK_MS, Subscribe};
 
 use super::stream::Follower;
 use crate::{
@@ -14,6 +16,9 @@ use crate::{
     query::{Query, cursor},
     shard::Arrival,
 };
+
+/// How often a client may ask for watermarks; less often than by default it does not get them.
+const WATERMARK_MS: RangeInclusive<u64> = MIN_WATERMARK_MS..=60_000;
 
 /// `GET /sse?topic=…`: changes as events, until either side leaves.
 pub async fn serve(State(front): State<Front>, request: Request) -> Response {
@@ -28,14 +33,15 @@ pub async fn serve(State(front): State<Front>, request: Request) -> Response {
 
 /// An `EventSource` that connects again has its old URL, and says in a header where it is by then.
 fn wanted(uri: &Uri, headers: &HeaderMap) -> Result<Subscribe, Refusal> {
-    let query = Query::of(uri, &["topic", "since", "conflate_ms"])?;
+    let query = Query::of(uri, &["topic", "since", "conflate_ms", "watermark_ms"])?;
     let last = headers.get("last-event-id").filter(|value| !value.is_empty());
     let since = match last {
         Some(last) => Some(cursor("Last-Event-ID", &String::from_utf8_lossy(last.as_bytes()))?),
         None => query.since()?,
     };
     let conflate_ms = query.number("conflate_ms", CONFLATE_MS)?;
-    Ok(Subscribe { id: None, topics: query.topics()?, since, watermark_ms: None, conflate_ms })
+    let watermark_ms = query.number("watermark_ms", WATERMARK_MS)?;
+    Ok(Subscribe { id: None, topics: query.topics()?, since, watermark_ms, conflate_ms })
 }
 
 async fn open(front: &Front, request: &axum::http::Request<()>, wanted: Subscribe) -> Response {
