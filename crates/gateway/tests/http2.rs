@@ -143,6 +143,29 @@ async fn a_slow_stream_holds_up_no_other_of_its_connection() {
 }
 
 #[tokio::test]
+async fn a_stream_that_nobody_reads_is_given_up_and_its_connection_goes_on() {
+    let flags = ["--stall-ms", "500", "--queue-bytes", "50000", "--max-connections-per-ip", "2"];
+    let gateway = TestGateway::start(&flags, "").await;
+    let mut feed = gateway.log(&["a", "b"]).await;
+    let mut client = Client::connect(&gateway).await;
+    let stuck = client.get("/sse?topic=a").await.into_body();
+    let mut other = client.get("/sse?topic=b").await.into_body();
+    let started = Instant::now();
+    while gateway.metric("rowcast_gateway_connections{door=\"sse\"}").await == 2 {
+        feed.insert("a", &format!("\"{}\"", "x".repeat(100_000))).await;
+        assert!(started.elapsed() < PATIENCE * 3, "it is still served");
+    }
+    feed.insert("b", "\"of b\"").await;
+    until(&mut other, "of b").await;
+    assert_eq!(client.get("/changes?topic=a").await.status(), 429, "it still counts");
+    drop(stuck);
+    while client.get("/changes?topic=a").await.status() == 429 {
+        assert!(started.elapsed() < PATIENCE * 3, "it has left");
+    }
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn what_only_begins_like_http2_is_http1() {
     let gateway = TestGateway::start(&[], "").await;
     let mut socket = TcpStream::connect(gateway.address).await.unwrap();

@@ -234,6 +234,26 @@ async fn a_watermark_moves_a_quiet_client_on() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_transaction_that_shows_later_is_told() {
+    let gateway = TestGateway::start(&[], "").await;
+    let mut feed = gateway.log(&["a", "b"]).await;
+    let mut live = EventStream::open(&gateway, "/sse?topic=a").await;
+    live.named("subscribed").await;
+    // The rest of it is of another topic, and in another batch.
+    feed.send_row("a", &row(Op::Insert, (5, 2), "{}", "")).await;
+    feed.send_row("b", &row(Op::Insert, (5, 2), "{}", "")).await;
+    let mut late = EventStream::open(&gateway, &format!("/sse?topic=a&since={}", feed.cursor(0))).await;
+    late.named("subscribed").await;
+    for mut stream in [live, late] {
+        assert!(stream.change().await.json().get("tx_end").is_none());
+        let end = stream.named("tx_end").await;
+        assert_eq!(end.id, Some(feed.cursor(2)));
+        assert_eq!(end.json(), json!({ "type": "tx_end", "cursor": feed.cursor(2), "tx": "5" }));
+    }
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn changes_are_conflated_as_for_others() {
     let gateway = TestGateway::start(&[], "").await;
     let mut feed = gateway.log(&["t"]).await;

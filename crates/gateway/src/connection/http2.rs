@@ -46,32 +46,39 @@ impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisThread {
     }
 }
 
-/// Requests in hand, until their responses have ended.
-#[derive(Clone, Default)]
-struct InHand(Rc<Cell<usize>>);
+/// The requests of a connection.
+#[derive(Default)]
+struct Requests {
+    /// Those whose responses have not ended.
+    in_hand: Cell<usize>,
+    ever: Cell<u64>,
+}
 
-/// One of them.
-struct Held(Rc<Cell<usize>>);
+/// One that is in hand.
+struct Held(Rc<Requests>);
 
-impl InHand {
-    fn hold(&self) -> Held {
-        self.0.set(self.0.get() + 1);
-        Held(Rc::clone(&self.0))
+impl Requests {
+    fn hold(self: &Rc<Self>) -> Held {
+        self.in_hand.set(self.in_hand.get() + 1);
+        self.ever.set(self.ever.get() + 1);
+        Held(Rc::clone(self))
     }
 
     /// Waits until there was none for as long as a client may take to ask for something.
-    async fn is_idle(&self) {
-        let mut idle = false;
-        while !idle || self.0.get() > 0 {
-            idle = self.0.get() == 0;
+    async fn are_over(&self) {
+        loop {
+            let (before, idle) = (self.ever.get(), self.in_hand.get() == 0);
             tokio::time::sleep(HEADER_TIMEOUT).await;
+            if idle && self.ever.get() == before {
+                return;
+            }
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.in_hand.set(self.0.in_hand.get() - 1);
     }
 }
 
@@ -99,10 +106,10 @@ impl hyper::body::Body for HeldBody {
 }
 
 pub(super) async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
-    let in_hand = InHand::default();
-    let requests = in_hand.clone();
+    let requests = Rc::new(Requests::default());
+    let those = Rc::clone(&requests);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let held = requests.hold();
+        let held = those.hold();
         request.extensions_mut().insert(ConnectInfo(peer));
         put_host(&mut request);
         let answer = router.clone().call(request);
@@ -118,7 +125,7 @@ pub(super) async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, s
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = async { tokio::select! { () = shutdown.cancelled() => {}, () = in_hand.is_idle() => {} } } => {
+        () = async { tokio::select! { () = shutdown.cancelled() => {}, () = requests.are_over() => {} } } => {
             // Requests in hand are answered, and no others are taken.
             serving.as_mut().graceful_shutdown();
             serving.await
