@@ -146,6 +146,26 @@ async fn who_waits_is_answered_as_soon_as_there_is_something() {
 }
 
 #[tokio::test]
+async fn who_waits_is_answered_in_time_while_others_are_busy() {
+    let gateway = start(&[]).await;
+    let mut feed = gateway.feed(&["a", "b"]).await;
+    let query = format!("topic=a&since={}&wait=1", feed.cursor(0));
+    let busy = async {
+        loop {
+            feed.send("b", "1").await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let started = Instant::now();
+    tokio::select! {
+        page = page(&gateway, &query) => assert_eq!(page["changes"], json!([])),
+        () = busy => {}
+    }
+    assert!((1..3).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn what_cannot_be_complete_is_gone_with_the_reason_and_a_new_beginning() {
     let bus = MemoryBus::new(Retention { bytes: 600, ms: 600_000 });
     let gateway = TestGateway::over(bus, &["--shards", "1", "--recent-bytes", "600"], "").await;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Backoff, Cursor, ErrorCode, ResetReason, Topic, message::Addressee};
+use protocol::{Backoff, Cursor, ErrorCode, Offset, ResetReason, Topic, message::Addressee};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +56,17 @@ pub enum Answer {
     Reset(ResetReason, Cursor),
 }
 
+/// What a look has shown.
+enum Look {
+    Answer(Answer),
+    /// Nothing up to here, which is all that there is.
+    Nothing(Offset),
+    /// Nothing up to here, and there is more.
+    More(Offset),
+    /// It cannot be said yet.
+    Unsure,
+}
+
 impl Sessions {
     /// Answers somebody, unless it leaves before.
     pub async fn poll(self: Rc<Self>, poll: Poll) {
@@ -66,7 +77,7 @@ impl Sessions {
             tokio::time::sleep(drain.mul_f64(rand::random())).await;
         };
         let found = tokio::select! {
-            found = self.look(&wanted, &claims, stop) => Some(found),
+            found = self.find(&wanted, &claims, stop) => Some(found),
             () = answer.closed() => None,
         };
         self.metrics.left("changes");
@@ -76,7 +87,7 @@ impl Sessions {
         }
     }
 
-    async fn look(&self, wanted: &Wanted, claims: &Claims, stop: impl Future<Output = ()>) -> Result<Answer, Refusal> {
+    async fn find(&self, wanted: &Wanted, claims: &Claims, stop: impl Future<Output = ()>) -> Result<Answer, Refusal> {
         let Wanted { topics, since, limit, wait } = wanted;
         let place = || self.hub.with(|hub| hub.place_of(topics, since.as_ref(), |topic| claims.may_subscribe(topic)));
         let (source, here) = place()?;
@@ -85,59 +96,63 @@ impl Sessions {
         let (enough, unsure) = (tokio::time::sleep(*wait), tokio::time::sleep(UNSURE.max(*wait)));
         tokio::pin!(enough, unsure, stop);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-        let (mut ahead_since, mut woken) = (None, false);
+        let mut woken = false;
         loop {
             let moves = self.hub.moves();
-            match self.hub.with(|hub| hub.changes_after(source, topics, &at, ahead_since, *limit)) {
-                Found::Changes(stretch) if !stretch.hits.is_empty() => {
-                    return Ok(Answer::Page(self.page_of(&at, stretch, *limit)));
-                }
-                Found::Changes(stretch) => {
-                    at.offset = stretch.through;
-                    if woken {
+            let found = self.hub.with(|hub| hub.changes_after(source, topics, &at, asked, *limit));
+            match self.look(found, &at, *limit).await {
+                Look::Answer(answer) => return Ok(answer),
+                Look::More(through) => at.offset = through,
+                Look::Nothing(through) => {
+                    at.offset = through;
+                    if std::mem::replace(&mut woken, true) {
                         tokio::time::sleep(PAUSE).await;
                     }
-                    woken = true;
                     tokio::select! {
                         biased;
-                        () = moves => continue,
                         () = &mut enough => {}
                         () = &mut stop => {}
+                        () = moves => continue,
                     }
-                    // They may have gone meanwhile.
+                    // The topics may have gone meanwhile.
                     place()?;
                     return Ok(Answer::Page(page(&at, &[], true)));
                 }
-                Found::Reset(reason, cursor) => return Ok(self.reset(reason, cursor)),
-                Found::History(subject) => match self.hub.read(subject, at.offset).await {
-                    historian::Stretch::Complete { through, hits } if through > at.offset => {
-                        // Not what the bus has and this gateway does not yet.
-                        let Some(last) = self.hub.with(|hub| hub.last_of(source, &at)) else { continue };
-                        let through = through.min(last);
-                        let is_new = |hit: &&Hit| hit.offset() > at.offset && hit.offset() <= through;
-                        let hits: Vec<Hit> = hits.iter().filter(is_new).take(*limit + 1).cloned().collect();
-                        if !hits.is_empty() {
-                            let stretch = Stretch { hits, through, is_all: false };
-                            return Ok(Answer::Page(self.page_of(&at, stretch, *limit)));
-                        }
-                        at.offset = through;
-                        continue;
-                    }
-                    historian::Stretch::Trimmed => {
-                        return Ok(self.reset(ResetReason::HistoryTrimmed, place()?.1));
-                    }
-                    _ => {}
+                Look::Unsure => tokio::select! {
+                    () = tokio::time::sleep(backoff.delay()) => {}
+                    () = &mut unsure => return Err(unknown(&at)),
+                    () = &mut stop => return Err(unknown(&at)),
                 },
-                Found::Ahead => {
-                    ahead_since.get_or_insert(asked);
+            }
+        }
+    }
+
+    /// What has been found in memory; or in the history, where that says so.
+    async fn look(&self, found: Found, at: &Cursor, limit: usize) -> Look {
+        let subject = match found {
+            Found::Changes(stretch) if stretch.hits.is_empty() => return Look::Nothing(stretch.through),
+            Found::Changes(stretch) => return Look::Answer(Answer::Page(self.page_of(at, stretch, limit))),
+            Found::Reset(reason, cursor) => return self.reset(reason, cursor),
+            Found::Ahead | Found::NotReady => return Look::Unsure,
+            Found::History(subject) => subject,
+        };
+        let source = subject.source;
+        let read = self.hub.read(subject, at.offset).await;
+        let Some(here) = self.hub.with(|hub| hub.cursor_of(source)) else { return Look::Unsure };
+        match read {
+            historian::Stretch::Complete { through, hits } if through > at.offset && here.feed == at.feed => {
+                // Not what the bus has and this gateway does not yet.
+                let through = through.min(here.offset);
+                let is_new = |hit: &&Hit| hit.offset() > at.offset && hit.offset() <= through;
+                let hits: Vec<Hit> = hits.iter().filter(is_new).take(limit + 1).cloned().collect();
+                if hits.is_empty() {
+                    return Look::More(through);
                 }
-                Found::NotReady => {}
+                let stretch = Stretch { hits, through, is_all: false };
+                Look::Answer(Answer::Page(self.page_of(at, stretch, limit)))
             }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.delay()) => {}
-                () = &mut unsure => return Err(unknown(&at)),
-                () = &mut stop => return Err(unknown(&at)),
-            }
+            historian::Stretch::Trimmed => self.reset(ResetReason::HistoryTrimmed, here),
+            _ => Look::Unsure,
         }
     }
 
@@ -160,9 +175,9 @@ impl Sessions {
         page(&Cursor::new(after.feed.clone(), until), &changes, is_all && has_all)
     }
 
-    fn reset(&self, reason: ResetReason, cursor: Cursor) -> Answer {
+    fn reset(&self, reason: ResetReason, cursor: Cursor) -> Look {
         self.metrics.reset(reason);
-        Answer::Reset(reason, cursor)
+        Look::Answer(Answer::Reset(reason, cursor))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use protocol::{Cursor, Offset, ResetReason, Source, Topic};
 
-use super::{Hub, Refusal};
+use super::{Hub, Refusal, View};
 use crate::{historian::Subject, hit::Hit};
 
 /// The changes of some topics after an offset.
@@ -45,14 +45,14 @@ impl Hub {
         Ok((source, self.feeds[&source].cursor()))
     }
 
-    /// The changes after a cursor, as memory has them: at least one more than `most`, or all. `ahead_since`:
-    /// since when the cursor has been ahead, if it has.
+    /// The changes after a cursor, as memory has them: at least one more than `most`, or all. `asked`: when it
+    /// was asked for, since when the cursor is ahead, if it is.
     pub fn changes_after(
         &self,
         source: Source,
         topics: &[Topic],
         since: &Cursor,
-        ahead_since: Option<Instant>,
+        asked: Instant,
         most: usize,
     ) -> Found {
         let Some(view) = self.feeds.get(&source) else { return Found::NotReady };
@@ -60,7 +60,7 @@ impl Hub {
             return Found::Reset(ResetReason::NewFeed, view.cursor());
         }
         if since.offset > view.last {
-            let denied = ahead_since.is_some_and(|ahead| view.denies(source, ahead, Instant::now()));
+            let denied = view.denies(source, asked, Instant::now());
             return if denied { Found::Reset(ResetReason::UnknownCursor, view.cursor()) } else { Found::Ahead };
         }
         let mut stretch = Stretch { hits: Vec::new(), through: since.offset, is_all: false };
@@ -87,8 +87,8 @@ impl Hub {
         }
     }
 
-    /// How far a feed is here, as long as it is this one.
-    pub fn last_of(&self, source: Source, of: &Cursor) -> Option<Offset> {
-        self.feeds.get(&source).filter(|view| view.feed == of.feed).map(|view| view.last)
+    /// How far the feed of a source is here.
+    pub fn cursor_of(&self, source: Source) -> Option<Cursor> {
+        self.feeds.get(&source).map(View::cursor)
     }
 }
