@@ -122,7 +122,13 @@ test('a callback that throws loses nothing for the others', async (t) => {
   const gateway = await Gateway.start(t);
   const thrown = [];
   const later = globalThis.queueMicrotask;
-  globalThis.queueMicrotask = (report) => assert.throws(report, (error) => thrown.push(error.message));
+  globalThis.queueMicrotask = (task) => {
+    try {
+      task();
+    } catch (error) {
+      thrown.push(error.message);
+    }
+  };
   t.after(() => (globalThis.queueMicrotask = later));
   const got = [];
   gateway.client().subscribe('public.t', (change) => {
