@@ -17,16 +17,24 @@ const TEMPORARY = ['not_ready', 'unknown_topic', 'rate_limited'];
 
 /** Subscriptions over one connection, and how far each of them has come. */
 export class Client {
-  /** @type {Set<Sub>} */ #subs = new Set();
-  /** @type {Map<string, Sub>} */ #byId = new Map();
-  /** @type {Map<number, Sub>} */ #byRoute = new Map();
+  /** @type {Set<Sub>} */
+  #subs = new Set();
+  /** @type {Map<string, Sub>} */
+  #byId = new Map();
+  /** @type {Map<number, Sub>} */
+  #byRoute = new Map();
   #asked = 0;
   #connection;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #linger;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #asking;
-  /** @type {RowcastError | undefined} */ #ended;
-  /** @type {Status} */ #status = CLOSED;
-  /** @type {Set<(status: Status) => void>} */ #listeners = new Set();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #linger;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #asking;
+  /** @type {RowcastError | undefined} */
+  #ended;
+  /** @type {Status} */
+  #status = CLOSED;
+  /** @type {Set<(status: Status) => void>} */
+  #listeners = new Set();
 
   /** @param {string} url @param {ConnectOptions} options */
   constructor(url, options) {

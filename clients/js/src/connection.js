@@ -29,14 +29,17 @@ export class Connection {
   #events;
   #token;
   #backoff;
-  /** @type {any} */ #socket;
-  /** Which connection this is: what is still awaited for an earlier one does not count. */ #turn = {};
+  /** @type {any} */
+  #socket;
+  /** Which connection this is: what is still awaited for an earlier one does not count. */
+  #turn = {};
   #openedAt = 0;
   #heardAt = 0;
   #doubted = false;
   #authenticating = false;
   #pings = 0;
-  /** @type {Record<string, ReturnType<typeof setTimeout>>} */ #timers = {};
+  /** @type {Record<string, ReturnType<typeof setTimeout>>} */
+  #timers = {};
   #wake = () => globalThis.document?.visibilityState !== 'hidden' && this.#hurry();
   /** What it is doing if it is not open. @type {Status | undefined} */
   away = CLOSED;

@@ -1,9 +1,13 @@
 /** @import { Status } from './types.d.ts' */
 
-/** @type {Status} */ export const CLOSED = { state: 'closed' };
-/** @type {Status} */ export const CONNECTING = { state: 'connecting' };
-/** @type {Status} */ export const CATCHING_UP = { state: 'catching up' };
-/** @type {Status} */ export const LIVE = { state: 'live' };
+/** @type {Status} */
+export const CLOSED = { state: 'closed' };
+/** @type {Status} */
+export const CONNECTING = { state: 'connecting' };
+/** @type {Status} */
+export const CATCHING_UP = { state: 'catching up' };
+/** @type {Status} */
+export const LIVE = { state: 'live' };
 
 /** @param {Status} one @param {Status} other */
 export function differs(one, other) {

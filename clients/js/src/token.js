@@ -8,7 +8,8 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** A token, and where to get another one. */
 export class Token {
   #source;
-  /** @type {string | null | undefined} */ #value;
+  /** @type {string | null | undefined} */
+  #value;
   #refusals = 0;
 
   /** @param {ConnectOptions['token']} source */

@@ -32,6 +32,7 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
     let mut router = Router::new()
         .route("/", get(web::page))
         .route("/assets/{name}", get(web::asset))
+        .route("/rowcast.js", get(web::client))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

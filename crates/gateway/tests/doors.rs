@@ -116,6 +116,27 @@ async fn a_gateway_serves_its_page_its_health_and_its_metrics() {
 }
 
 #[tokio::test]
+async fn a_gateway_serves_the_client_as_one_module_and_once_to_who_keeps_it() {
+    let gateway = TestGateway::start(&[], "").await;
+    let (code, answer) = gateway.get("/rowcast.js").await;
+    assert_eq!(code, 200);
+    let (head, module) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains("content-type: text/javascript") && head.contains("access-control-allow-origin: *"),
+        "{head}"
+    );
+    assert!(module.contains("export const connect = "), "{module}");
+    assert!(!module.lines().any(|line| line.starts_with("import ")), "{module}");
+    let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let again = format!(
+        "GET /rowcast.js HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nIf-None-Match: \"x\", W/{etag}\r\n\r\n"
+    );
+    let (code, answer) = gateway.request(&again).await;
+    assert!(code == 304 && !answer.contains("export"), "{answer}");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_foreign_page_cannot_open_a_socket_to_this_machine() {
     let gateway = TestGateway::start(&[], "").await;
     let _feed = gateway.feed(&["a"]).await;
