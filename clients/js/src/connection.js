@@ -91,7 +91,7 @@ export class Connection {
   lost(why, hintMs) {
     if (!this.away && performance.now() - this.#openedAt > GOOD_AFTER_MS) this.#backoff.reset();
     const delay = hintMs ?? this.#backoff.next();
-    this.#drop({ state: 'waiting', retryAt: Date.now() + delay, error: new RowcastError('lost', why, true) });
+    this.#drop({ state: 'waiting', retryAt: Math.ceil(Date.now() + delay), error: new RowcastError('lost', why, true) });
     this.#timers.next = setTimeout(() => this.#connect(), delay);
   }
 

@@ -11,5 +11,5 @@ export { LiveTable } from './live_table.js';
 /** @import { ConnectOptions } from './types.d.ts' */
 
 /** A client of the gateway at `url` (a page's own by default). It connects with its first subscription.
- * @param {string} url @param {ConnectOptions} options */
+ * @param {string} url @param {ConnectOptions} options @returns {import('./client.js').Client} */
 export const connect = (url = '/rowcast', options = {}) => new Client(url, options);
