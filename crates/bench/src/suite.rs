@@ -41,6 +41,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
     let most = commands.iter().map(clients).max().unwrap_or(0);
     let (needed, files) = (u64::from(most) + OWN_FILES, machine::open_files());
     ensure!(needed <= files, "{needed} files are needed, and a process may open {files}: take fewer clients");
+    machine::reserve_files(needed)?;
     let cores = Cores::split(!args.no_pin)?;
     let time = match &args.command {
         Some(Command::Away(what)) => what.seconds_away,

@@ -39,6 +39,9 @@ const SHARD_EVENTS: usize = 1024;
 /// Files that are not clients: listeners, the bus, the database, logs.
 const OWN_FILES: usize = 200;
 
+/// Files for which the kernel's table has room from the beginning: half a MiB of its memory.
+const RESERVED_FILES: usize = 65_536;
+
 /// Every shard moves at least this often, whatever it is busy with.
 const ALIVE: Duration = Duration::from_secs(10);
 
@@ -105,6 +108,7 @@ impl Gateway {
         let all = Limits::new(most, limits.max_connections_per_ip.unwrap_or(most));
         let sockets = Sockets::new(all.clone(), most + OWN_FILES / 2);
         let pulses: Vec<Pulse> = inboxes.iter().map(|_| Pulse::default()).collect();
+        reserve_files(&self.listeners[0], most + OWN_FILES);
         info!(address = %self.address, gateway = &*name, shards = inboxes.len(), connections = most, "serving");
 
         // The feeds outlive the shutdown: who waits for its close still gets its changes.
@@ -238,6 +242,17 @@ fn socket(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Makes the kernel's table of this process' files as large as it will have to be. It grows by
+/// doubling, and for a process with several threads each time takes a grace period of the kernel:
+/// whoever accepts then, and with it all of its shard, stood still for 6 to 24 ms.
+fn reserve_files(any: &TcpListener, count: usize) {
+    let last = count.min(files()).min(RESERVED_FILES) - 1;
+    // The table stays as it is when the file is closed.
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(any, last as i32) {
+        warn!(%error, "cannot make room for {count} open files at once: clients may wait while more connect");
+    }
 }
 
 /// How many files the process may open, after asking for as many as it may ask for.
