@@ -45,7 +45,8 @@ async fn parts_that_find_no_database_and_no_redis_say_so_and_work_as_soon_as_bot
     gateway.until_ready().await.unwrap();
     listener.until_ready().await.unwrap();
     assert!(back.elapsed() < BACK, "{:?}", back.elapsed());
-    let client = Client::plain(gateway.address()).await.unwrap();
+    // The listener's feed may begin just now, and a gateway that is not up to date lets nobody in.
+    let client = eventually("a client is let in", BACK, async || Client::plain(gateway.address()).await).await;
     let _writer = Writer::start(postgres.url(DATABASE), std::time::Duration::from_millis(20));
     eventually("rows arrive", BACK, async || if client.last() > 0 { Ok(()) } else { Err(client.seen()) }).await;
 }
