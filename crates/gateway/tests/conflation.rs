@@ -169,6 +169,13 @@ async fn who_resumes_gets_what_it_missed_conflated_from_memory_and_from_the_hist
         let change = client.next("change").await;
         assert_eq!((&change["id"], &change["cursor"]), (&json!("x"), &json!(feed.cursor(501))));
         assert_eq!((&change["data"]["total"], &change["old"]["total"]), (&json!(500), &json!(0)));
+        if flags.is_empty() {
+            // Who comes with the same cursor gets the same frames, and nothing is worked out again.
+            let joined = gateway.metric("rowcast_gateway_conflated_changes_total").await;
+            let (mut again, _) = conflating(&gateway, 60_000, &format!(r#","id":"x","since":"{since}""#)).await;
+            assert_eq!(again.next("change").await, change);
+            assert_eq!(gateway.metric("rowcast_gateway_conflated_changes_total").await, joined);
+        }
         // Then it is live, and its route hands on at once after a pause.
         feed.set(1, 500, 501).await;
         let change = client.next("change").await;

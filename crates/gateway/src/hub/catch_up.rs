@@ -246,7 +246,8 @@ impl Hub {
         topics: &[Topic],
     ) -> Result<Rc<Encoded>, Unreadable> {
         let it = &self.conns[key.conn.index as usize].subs[key.index as usize];
-        let name = EncodedKey { route: it.route, id: it.id.clone(), source, batch: batch.last };
+        let (after, until) = (batch.first - 1, batch.last);
+        let name = EncodedKey { route: it.route, id: it.id.clone(), source, after, until };
         if let Some(encoded) = self.encoded.get(&name) {
             return Ok(encoded);
         }
@@ -259,7 +260,7 @@ impl Hub {
             parts.push(Part { offset: hit.offset(), end: frames.len(), tx: hit.row.as_ref().map(|row| row.tx) });
         }
         let open = hits.last().and_then(|last| last.then_open(None, batch.last));
-        let encoded = Rc::new(Encoded::new(frames, parts, open));
+        let encoded = Rc::new(Encoded::new(frames, parts, batch.last, open));
         self.encoded.put(name, &encoded);
         Ok(encoded)
     }

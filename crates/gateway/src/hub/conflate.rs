@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Borrow,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -15,8 +16,9 @@ use super::{
     Hub, HubHandle, Task,
     catch_up::{STEP_BYTES, Step, Unreadable},
     conn::{Behind, ConnKey, SubKey},
+    encoded::{Encoded, EncodedKey, Part},
+    poll::Stretch,
     route::{Built, Route},
-    subscribe::topics_of,
 };
 use crate::{
     conflation::Conflation,
@@ -217,7 +219,7 @@ impl Hub {
     /// One step of a subscription that wants its changes conflated. Its end is what its route has
     /// handed on.
     pub(super) fn catch_up_conflated(&mut self, key: SubKey, index: u32, behind: Behind) -> Step {
-        let Behind { source, feed, after, .. } = behind;
+        let (source, after) = (behind.source, behind.after);
         let Some(last) = self.feeds.get(&source).map(|view| view.last) else { return Step::Gone };
         if after > self.routes[index as usize].head(last) {
             // Another gateway was quicker; what waits here it has had in part.
@@ -225,17 +227,21 @@ impl Hub {
         }
         let head = self.routes[index as usize].head(last);
         if after >= head {
-            self.answer(key.conn.index, key.index, &Cursor::new(feed, after), true);
+            self.answer(key.conn.index, key.index, &Cursor::new(behind.feed, after), true);
             self.attach(key.conn.index, key.index);
             return Step::Live;
         }
-        let topics = topics_of(&self.routes[index as usize]);
-        match self.send_conflated_from_memory(key, &topics, head) {
-            Ok(changes) => {
-                self.metrics.resumed_from_memory(changes);
+        match self.conflated(key, index, &behind, head) {
+            Ok(encoded) => {
+                self.answer(key.conn.index, key.index, &Cursor::new(behind.feed, after), true);
+                self.send_conflated(key, &encoded);
+                self.metrics.resumed_from_memory(encoded.parts.len());
                 Step::Again
             }
-            Err(Unreadable::NotHere) => Step::History(Subject { source, feed, topics: topics.to_vec() }, after),
+            Err(Unreadable::NotHere) => {
+                let topics = self.routes[index as usize].key.topics.to_vec();
+                Step::History(Subject { source, feed: behind.feed, topics }, after)
+            }
             Err(Unreadable::Malformed) => {
                 self.reset(key.conn, key.index, source, ResetReason::HistoryTrimmed);
                 Step::Live
@@ -243,63 +249,33 @@ impl Hub {
         }
     }
 
-    /// Sends what memory has for it, up to `head`, or about [`STEP_BYTES`] of it; how many frames.
-    fn send_conflated_from_memory(&mut self, key: SubKey, topics: &[Topic], head: Offset) -> Result<usize, Unreadable> {
-        let Some(Behind { source, feed, after, .. }) = self.behind(key).cloned() else { return Ok(0) };
-        let Some(view) = self.feeds.get(&source) else { return Ok(0) };
+    /// What memory has for it after where it is, up to `head`, or about [`STEP_BYTES`] of it; built once
+    /// for all that are alike.
+    fn conflated(&mut self, key: SubKey, route: u32, behind: &Behind, head: Offset) -> Result<Rc<Encoded>, Unreadable> {
+        let Behind { source, ref feed, after, .. } = *behind;
+        let id = self.conns[key.conn.index as usize].subs[key.index as usize].id.clone();
+        let name = EncodedKey { route, id, source, after, until: head };
+        if let Some(encoded) = self.encoded.get(&name) {
+            return Ok(encoded);
+        }
+        let topics = &self.routes[route as usize].key.topics;
+        let Stretch { mut hits, through, .. } = self.feeds[&source].stretch_after(topics, after, STEP_CHANGES)?;
+        hits.truncate(hits.partition_point(|hit| hit.offset() <= head));
+        let (encoded, _) = self.encode_conflated(key, feed, through.min(head), &hits);
+        let encoded = Rc::new(encoded);
+        self.encoded.put(name, &encoded);
+        Ok(encoded)
+    }
+
+    /// What the first of these changes come to, about [`STEP_BYTES`] of it, and how many changes that
+    /// is. They are complete up to `through`.
+    fn encode_conflated(&mut self, key: SubKey, feed: &FeedId, through: Offset, hits: &[Hit]) -> (Encoded, usize) {
         let it = &self.conns[key.conn.index as usize].subs[key.index as usize];
         let (mut waiting, mut frames, mut built) = (Conflation::default(), Vec::new(), Vec::new());
         let mut conflator = Conflator {
             encoder: &mut self.encoder,
             form: self.routes[it.route as usize].key.form.for_subscription(&it.id),
-            feed: &feed,
-            waiting: &mut waiting,
-            frames: &mut frames,
-            built: &mut built,
-        };
-        let mut through = after;
-        let mut taken = 0;
-        while through < head && taken < STEP_CHANGES && conflator.bytes() < STEP_BYTES {
-            let batch = match view.recent.after(through) {
-                Ok(Some(batch)) => batch,
-                Ok(None) => break,
-                Err(_) if through > after => break,
-                Err(_) => return Err(Unreadable::NotHere),
-            };
-            for hit in Hit::of_batch(batch, topics, through).map_err(|_| Unreadable::Malformed)? {
-                if hit.offset() <= head {
-                    conflator.take(&hit);
-                    taken += 1;
-                }
-            }
-            through = batch.last.min(head);
-        }
-        conflator.hand_on(Some(through));
-        self.answer(key.conn.index, key.index, &Cursor::new(feed, after), true);
-        self.send_conflated(key, through, frames, built.len(), &mut waiting);
-        Ok(built.len())
-    }
-
-    /// Sends frames of one that catches up, which has everything up to `through` then.
-    fn send_conflated(&mut self, key: SubKey, through: Offset, frames: Vec<u8>, count: usize, taken: &mut Conflation) {
-        self.metrics.conflated(taken.take_joined());
-        self.metrics.delivered(count as u64);
-        if let Some(behind) = self.behind_mut(key) {
-            behind.after = through;
-        }
-        self.push(key.conn.index, frames.into());
-    }
-
-    /// Sends what the first of these changes come to, about [`STEP_BYTES`] of it; how many changes
-    /// that was. They are complete up to `through`.
-    pub(super) fn send_conflated_behind(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> usize {
-        let Some(Behind { feed, after, .. }) = self.behind(key).cloned() else { return 0 };
-        let it = &self.conns[key.conn.index as usize].subs[key.index as usize];
-        let (mut waiting, mut frames, mut built) = (Conflation::default(), Vec::new(), Vec::new());
-        let mut conflator = Conflator {
-            encoder: &mut self.encoder,
-            form: self.routes[it.route as usize].key.form.for_subscription(&it.id),
-            feed: &feed,
+            feed,
             waiting: &mut waiting,
             frames: &mut frames,
             built: &mut built,
@@ -312,12 +288,27 @@ impl Hub {
             conflator.take(hit);
             taken += 1;
         }
-        let here = match hits.get(taken) {
-            Some(next) => next.offset() - 1,
-            None => through.max(after),
-        };
-        conflator.hand_on(Some(here));
-        self.send_conflated(key, here, frames, built.len(), &mut waiting);
+        let through = hits.get(taken).map_or(through, |next| next.offset() - 1);
+        conflator.hand_on(Some(through));
+        self.metrics.conflated(waiting.take_joined());
+        let parts = built.iter().map(|&Built { offset, end, .. }| Part { offset, end, tx: None }).collect();
+        (Encoded::new(frames, parts, through, None), taken)
+    }
+
+    fn send_conflated(&mut self, key: SubKey, encoded: &Encoded) {
+        self.metrics.delivered(encoded.parts.len() as u64);
+        if let Some(behind) = self.behind_mut(key) {
+            behind.after = encoded.through;
+        }
+        self.push(key.conn.index, encoded.from(0));
+    }
+
+    /// Sends what the first of these changes come to; how many changes that was. They are complete up to
+    /// `through`.
+    pub(super) fn send_conflated_behind(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> usize {
+        let Some(Behind { feed, after, .. }) = self.behind(key).cloned() else { return 0 };
+        let (encoded, taken) = self.encode_conflated(key, &feed, through.max(after), hits);
+        self.send_conflated(key, &encoded);
         taken
     }
 }

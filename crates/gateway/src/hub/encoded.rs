@@ -1,4 +1,4 @@
-//! Batches in memory as the frames of those who catch up with them. A crowd that resumes, as after a
+//! Changes in memory as the frames of those who catch up with them. A crowd that resumes, as after a
 //! gateway has died, subscribes to the same with the same id: its frames are built once.
 
 use std::{collections::HashMap, rc::Rc};
@@ -18,15 +18,19 @@ pub(super) struct EncodedKey {
     /// Of the subscription.
     pub id: Box<str>,
     pub source: Source,
-    /// The last offset of the batch.
-    pub batch: Offset,
+    /// After this offset,
+    pub after: Offset,
+    /// up to this one.
+    pub until: Offset,
 }
 
-/// The frames that a batch has for a subscription.
+/// The frames that these changes come to.
 #[derive(Debug)]
 pub(super) struct Encoded {
     frames: Bytes,
     pub parts: Vec<Part>,
+    /// Who has them has everything up to here: it may have to be several times until all is there.
+    pub through: Offset,
     /// The transaction that is open after it, if there are any.
     pub open: Option<OpenTx>,
 }
@@ -48,8 +52,8 @@ pub(super) struct EncodedBatches {
 }
 
 impl Encoded {
-    pub fn new(frames: Vec<u8>, parts: Vec<Part>, open: Option<OpenTx>) -> Self {
-        Self { frames: frames.into(), parts, open }
+    pub fn new(frames: Vec<u8>, parts: Vec<Part>, through: Offset, open: Option<OpenTx>) -> Self {
+        Self { frames: frames.into(), parts, through, open }
     }
 
     /// Of the first change after an offset.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use protocol::{Cursor, Offset, ResetReason, Source, Topic};
 
-use super::{Hub, Refusal, View};
+use super::{Hub, Refusal, View, catch_up::Unreadable};
 use crate::{historian::Subject, hit::Hit};
 
 /// The changes of some topics after an offset.
@@ -63,27 +63,13 @@ impl Hub {
             let denied = view.denies(source, asked, Instant::now());
             return if denied { Found::Reset(ResetReason::UnknownCursor, view.cursor()) } else { Found::Ahead };
         }
-        let mut stretch = Stretch { hits: Vec::new(), through: since.offset, is_all: false };
-        loop {
-            let batch = match view.recent.after(stretch.through) {
-                Ok(Some(batch)) => batch,
-                Ok(None) => {
-                    stretch.is_all = true;
-                    return Found::Changes(stretch);
-                }
-                Err(_) => {
-                    let (feed, topics) = (since.feed.clone(), topics.to_vec());
-                    return Found::History(Subject { source, feed, topics });
-                }
-            };
-            let Ok(hits) = Hit::of_batch(batch, topics, stretch.through) else {
-                return Found::Reset(ResetReason::HistoryTrimmed, view.cursor());
-            };
-            stretch.hits.extend(hits);
-            stretch.through = batch.last;
-            if stretch.hits.len() > most {
-                return Found::Changes(stretch);
+        match view.stretch_after(topics, since.offset, most + 1) {
+            Ok(stretch) => Found::Changes(stretch),
+            Err(Unreadable::NotHere) => {
+                let (feed, topics) = (since.feed.clone(), topics.to_vec());
+                Found::History(Subject { source, feed, topics })
             }
+            Err(Unreadable::Malformed) => Found::Reset(ResetReason::HistoryTrimmed, view.cursor()),
         }
     }
 

@@ -7,7 +7,8 @@ use std::{
 
 use protocol::{Batch, Catalogue, Cursor, FeedId, Micros, Offset, Source, Topic};
 
-use crate::{feed::Start, recent::Recent};
+use super::{catch_up::Unreadable, poll::Stretch};
+use crate::{feed::Start, hit::Hit, recent::Recent};
 
 /// How long a cursor may be ahead of this gateway: other gateways may have been quicker.
 const AHEAD: Duration = Duration::from_secs(5);
@@ -51,6 +52,21 @@ impl View {
             untold: Vec::new(),
             marks: None,
         }
+    }
+
+    /// The changes of some topics after an offset, as memory has them: at least so many, or all.
+    pub(super) fn stretch_after(&self, topics: &[Topic], after: Offset, most: usize) -> Result<Stretch, Unreadable> {
+        let mut stretch = Stretch { hits: Vec::new(), through: after, is_all: false };
+        while stretch.hits.len() < most {
+            let Some(batch) = self.recent.after(stretch.through).map_err(|_| Unreadable::NotHere)? else {
+                stretch.is_all = true;
+                break;
+            };
+            let hits = Hit::of_batch(batch, topics, stretch.through).map_err(|_| Unreadable::Malformed)?;
+            stretch.hits.extend(hits);
+            stretch.through = batch.last;
+        }
+        Ok(stretch)
     }
 
     pub(super) fn cursor(&self) -> Cursor {
