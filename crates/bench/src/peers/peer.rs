@@ -33,6 +33,8 @@ pub enum Way {
     Redis,
     /// A request to the server for each, on one connection.
     Post(fn(payload: &str) -> Post),
+    /// The same, on a connection for each: the server closes it with its answer.
+    PostOnce(fn(payload: &str) -> Post),
 }
 
 /// A request that publishes a change.

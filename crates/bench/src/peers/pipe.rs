@@ -25,22 +25,28 @@ pub struct Pipe {
 impl Pipe {
     /// To the peer itself, or to Redis.
     pub async fn open(way: Way, host: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(host).await.with_context(|| format!("no connection to {host}"))?;
-        stream.set_nodelay(true)?;
-        let (answers, stream) = stream.into_split();
-        Ok(Self { way, host, stream, answers: tokio::spawn(read(answers)) })
+        let (stream, answers) = connect(way, host).await?;
+        Ok(Self { way, host, stream, answers })
     }
 
     /// Publishes one change.
     pub async fn publish(&mut self, payload: &str) -> anyhow::Result<()> {
-        if self.answers.is_finished() {
+        if let Way::PostOnce(_) = self.way {
+            // The one before has been answered by now, or its change is missing.
+            let (stream, answers) = connect(self.way, self.host).await?;
+            self.stream = stream;
+            let before = std::mem::replace(&mut self.answers, answers);
+            if before.is_finished() {
+                before.await??;
+            }
+        } else if self.answers.is_finished() {
             (&mut self.answers).await??;
         }
         let bytes = match self.way {
             Way::Redis => {
                 format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{CHANNEL}\r\n${}\r\n{payload}\r\n", CHANNEL.len(), payload.len())
             }
-            Way::Post(post) => {
+            Way::Post(post) | Way::PostOnce(post) => {
                 let post = post(payload);
                 format!(
                     "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
@@ -61,11 +67,21 @@ impl Drop for Pipe {
     }
 }
 
-/// Reads answers until one is a refusal, or no more come.
-async fn read(mut stream: OwnedReadHalf) -> anyhow::Result<()> {
+async fn connect(way: Way, host: SocketAddr) -> anyhow::Result<(OwnedWriteHalf, JoinHandle<anyhow::Result<()>>)> {
+    let stream = TcpStream::connect(host).await.with_context(|| format!("no connection to {host}"))?;
+    stream.set_nodelay(true)?;
+    let (answers, stream) = stream.into_split();
+    Ok((stream, tokio::spawn(read(answers, matches!(way, Way::PostOnce(_))))))
+}
+
+/// Reads answers until one is a refusal, or no more come, which only those that come `once` may do.
+async fn read(mut stream: OwnedReadHalf, once: bool) -> anyhow::Result<()> {
     let mut buffer = [0; 4096];
     loop {
         let count = stream.read(&mut buffer).await?;
+        if count == 0 && once {
+            return Ok(());
+        }
         ensure!(count > 0, "what publishes was cut off");
         if is_refusal(&buffer[..count]) {
             bail!("a change was refused: {}", String::from_utf8_lossy(&buffer[..count]));

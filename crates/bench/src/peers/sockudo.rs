@@ -45,7 +45,7 @@ impl Peer for Sockudo {
     }
 
     fn way(&self) -> Way {
-        Way::Post(signed)
+        Way::PostOnce(signed)
     }
 }
 

@@ -76,7 +76,7 @@ impl Stand {
                 let server = Server::start(stage, peer).await?;
                 let host = match peer.way() {
                     Way::Redis => SocketAddr::from(([127, 0, 0, 1], stage.redis().port())),
-                    Way::Post(_) => server.address(),
+                    Way::Post(_) | Way::PostOnce(_) => server.address(),
                 };
                 let pipe = Pipe::open(peer.way(), host).await?;
                 (Measured::Peer(server), Writer::pipe(pipe), peer.hello())
