@@ -145,7 +145,13 @@ impl Gateway {
             .collect();
         let readers = Source::ALL.map(|source| (source, self.bus.reader(source)));
         let inspector = self.guard.map(|guard| {
-            inspect::router(Inspector::new(&fronts[0], guard, Shards::new(&arrivals), historian.clone(), readers.into()))
+            inspect::router(Inspector::new(
+                &fronts[0],
+                guard,
+                Shards::new(&arrivals),
+                historian.clone(),
+                readers.into(),
+            ))
         });
         let inspector = inspector.unwrap_or_default();
         // A shard's channel ends with its front.

@@ -67,7 +67,15 @@ mod tests {
 
     fn hit(key: &str, data: &str, old: &str) -> Hit {
         let part = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-        let row = Row { op: Op::Update, tx: 1, tx_last: 1, key: part(key), cut: Bytes::new(), data: part(data), old: part(old) };
+        let row = Row {
+            op: Op::Update,
+            tx: 1,
+            tx_last: 1,
+            key: part(key),
+            cut: Bytes::new(),
+            data: part(data),
+            old: part(old),
+        };
         let change = Change { offset: 1, at: 0, kind: Kind::Row, payload: Bytes::new() };
         Hit { topic: Topic::new("t").unwrap(), change, row: Some(Box::new(row)) }
     }

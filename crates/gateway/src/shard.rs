@@ -80,7 +80,6 @@ pub enum Arrival {
 /// One piece of a look at a hub; whether there is more. Between two pieces the shard does its work.
 pub type Look = Box<dyn FnMut(&Hub) -> bool + Send>;
 
-
 /// The count of all shards' sockets, so that the process never runs out of files. Cheap to clone.
 #[derive(Clone)]
 pub struct Sockets {

@@ -49,6 +49,8 @@ pub(super) struct Guest {
     pub claims: Option<Claims>,
     pub since: Micros,
     pub subs: Vec<Past>,
+    /// Bytes that it had not been sent when its peer was found gone.
+    unsent: usize,
 }
 
 /// A connection that has left.
@@ -168,7 +170,7 @@ impl Hub {
             register.guests.resize_with(place + 1, || None);
         }
         let claims = claims.cloned();
-        register.guests[place] = Some(Guest { caller, door, claims, since: now(), subs: Vec::new() });
+        register.guests[place] = Some(Guest { caller, door, claims, since: now(), subs: Vec::new(), unsent: 0 });
     }
 
     /// Notes what it may do from now on.
@@ -226,6 +228,17 @@ impl Hub {
         }
     }
 
+    /// Notes that a connection's peer is gone, before what waits for it is given up.
+    pub(super) fn note_dead(&mut self, key: ConnKey) {
+        self.note_closing(key);
+        if self.register.is_some() {
+            let waits = self.waits(key.index);
+            if let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(key.index)) {
+                guest.unsent = waits;
+            }
+        }
+    }
+
     /// Notes that a connection leaves, before it does.
     pub(super) fn note_left(&mut self, key: ConnKey) {
         self.note_closing(key);
@@ -235,6 +248,7 @@ impl Hub {
         let waits = self.waits(key.index);
         let Some(register) = &mut self.register else { return };
         let Some(guest) = register.guests.get_mut(key.index as usize).and_then(Option::take) else { return };
+        let waits = waits.max(guest.unsent);
         if register.left.len() == LEFT {
             register.left.pop_front();
         }

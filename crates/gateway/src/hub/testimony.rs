@@ -105,15 +105,7 @@ impl Hub {
         topics
     }
 
-    fn fact(
-        &self,
-        conn: u32,
-        sub: &Sub,
-        past: Option<&Past>,
-        source: Source,
-        topic: &Topic,
-        cursor: &Cursor,
-    ) -> Fact {
+    fn fact(&self, conn: u32, sub: &Sub, past: Option<&Past>, source: Source, topic: &Topic, cursor: &Cursor) -> Fact {
         if !self.takes(&self.routes[sub.route as usize], topic, source) {
             return Fact::OtherTopic;
         }

@@ -1,7 +1,11 @@
 //! The last changes of a topic, or of one of its rows: from memory, else from the history.
 
 use axum::http::Uri;
-use protocol::{ErrorCode, FeedId, Offset, Source, Topic, message::Addressee, time::rfc3339};
+use protocol::{
+    ErrorCode, FeedId, Offset, Source, Topic,
+    message::{Addressee, OfTx},
+    time::rfc3339,
+};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{Answer, Inspector, Refused, json};
@@ -66,7 +70,7 @@ pub fn shown(feed: &FeedId, hit: &Hit) -> Value {
     let bytes = hit.change.payload.len();
     if bytes <= SHOWN_BYTES {
         let mut out = Vec::new();
-        write_change(&mut out, Addressee::Reader, feed, hit, protocol::message::OfTx::Untold);
+        write_change(&mut out, Addressee::Reader, feed, hit, OfTx::GoesOn);
         // As the database wrote it: no number is read and written again.
         let raw = String::from_utf8(out).ok().and_then(|text| RawValue::from_string(text).ok());
         if let Some(shown) = raw.and_then(|raw| serde_json::to_value(raw).ok()) {
@@ -86,7 +90,8 @@ pub fn shown(feed: &FeedId, hit: &Hit) -> Value {
 /// Looks for the last changes of a topic.
 pub async fn last(inspector: &Inspector, topic: &Topic, key: Option<RowKey>, most: usize) -> Result<Last, Refused> {
     let catalogues = inspector.0.readiness.catalogues();
-    let carries = |of: Source| catalogues.iter().any(|(source, known)| *source == of && known.get(topic.as_str()).is_some());
+    let carries =
+        |of: Source| catalogues.iter().any(|(source, known)| *source == of && known.get(topic.as_str()).is_some());
     // Where both carry it, the one that loses nothing.
     let Some(source) = [Source::Log, Source::Notify].into_iter().find(|source| carries(*source)) else {
         let topics = inspector.0.readiness.topics(|_| true);
@@ -123,7 +128,8 @@ async fn from_history(
     most: usize,
 ) -> Result<Vec<Hit>, Refused> {
     let Some(reader) = inspector.reader(source) else { return Ok(Vec::new()) };
-    let head = reader.head().await.map_err(|_| Refused::Busy("Redis cannot be reached, and memory has nothing of it"))?;
+    let head =
+        reader.head().await.map_err(|_| Refused::Busy("Redis cannot be reached, and memory has nothing of it"))?;
     let Some(head) = head.filter(|head| head.feed == *feed) else { return Ok(Vec::new()) };
     let Some(tail) = head.tails.get(topic).copied() else { return Ok(Vec::new()) };
     let mut found = Vec::new();

@@ -41,7 +41,8 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
         found.extend(scan.found.into_iter().map(|(rank, key)| (rank, shard, key)));
     }
     found.sort_by(|(a, ..), (b, ..)| b.cmp(a));
-    let shown: Vec<(usize, ConnKey)> = found.iter().skip(skip).take(limit).map(|(_, shard, key)| (*shard, *key)).collect();
+    let shown: Vec<(usize, ConnKey)> =
+        found.iter().skip(skip).take(limit).map(|(_, shard, key)| (*shard, *key)).collect();
     let connections = look_at(&inspector, &shown).await?;
     json(json!({ "totals": totals, "matched": matched, "skip": skip, "connections": connections }))
 }
@@ -68,7 +69,9 @@ pub async fn serve_left(inspector: Inspector, uri: Uri) -> Answer {
 pub async fn serve_one(inspector: Inspector, uri: Uri) -> Answer {
     let query = Query::of(&uri, &["id"])?;
     let Some(name) = query.text("id")? else {
-        return Err(Refusal(ErrorCode::BadMessage, "'id' is missing: the id of a connection, as in the lists".into()).into());
+        return Err(
+            Refusal(ErrorCode::BadMessage, "'id' is missing: the id of a connection, as in the lists".into()).into()
+        );
     };
     let (shard, key) = parse("id", name)?;
     let look = inspector.0.shards.ask_one(shard, move |hub| {
@@ -123,8 +126,12 @@ async fn scan_all(inspector: &Inspector, scan: Scan) -> Result<Vec<Scan>, Refuse
 /// Those of a list that are still there, in its order.
 async fn look_at(inspector: &Inspector, shown: &[(usize, ConnKey)]) -> Result<Vec<ConnectionLook>, Refused> {
     let looks = inspector.0.shards.ask(|shard| {
-        let keys: Vec<(usize, ConnKey)> =
-            shown.iter().enumerate().filter(|(_, (of, _))| *of == shard).map(|(place, (_, key))| (place, *key)).collect();
+        let keys: Vec<(usize, ConnKey)> = shown
+            .iter()
+            .enumerate()
+            .filter(|(_, (of, _))| *of == shard)
+            .map(|(place, (_, key))| (place, *key))
+            .collect();
         move |hub| {
             let look = |(place, key): &(usize, ConnKey)| Some((*place, hub.look_at_connection(shard, *key)?));
             Some(keys.iter().filter_map(look).collect::<Vec<_>>())

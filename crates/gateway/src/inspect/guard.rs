@@ -79,8 +79,9 @@ impl Guard {
     pub fn let_open(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Denied> {
         match self.0 {
             Some(_) => Ok(()),
-            None => is_of_this_machine(peer, headers)
-                .map_err(|problem| Denied::forbidden(format!("{problem}: {REMEDY}"))),
+            None => {
+                is_of_this_machine(peer, headers).map_err(|problem| Denied::forbidden(format!("{problem}: {REMEDY}")))
+            }
         }
     }
 
@@ -108,7 +109,9 @@ impl Token {
         let wrong = |problem: String| SettingsError::Secret { setting: setting.into(), problem };
         if text.chars().count() < LEAST {
             let count = text.chars().count();
-            return Err(wrong(format!("it has {count} characters, and needs {LEAST} (openssl rand -hex 24 makes some)")));
+            return Err(wrong(format!(
+                "it has {count} characters, and needs {LEAST} (openssl rand -hex 24 makes some)"
+            )));
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(wrong("it must be of letters, digits and signs of ASCII, without blanks".into()));
@@ -209,7 +212,11 @@ mod tests {
             "Basic 0123456789abcdef",
             "0123456789abcdef",
         ] {
-            assert_eq!(looks(&guard, "127.0.0.1", &[("host", "localhost"), ("authorization", wrong)]), Err(401), "{wrong}");
+            assert_eq!(
+                looks(&guard, "127.0.0.1", &[("host", "localhost"), ("authorization", wrong)]),
+                Err(401),
+                "{wrong}"
+            );
         }
         assert_eq!(looks(&guard, "127.0.0.1", &[("host", "localhost")]), Err(401), "on this machine too");
         assert_eq!(looks(&guard, "127.0.0.1", &[("host", "localhost"), token, token]), Err(401), "two of them");

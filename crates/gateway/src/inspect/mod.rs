@@ -86,7 +86,13 @@ enum Refused {
 
 impl Inspector {
     /// One of the gateway whose front this is.
-    pub fn new(front: &Front, guard: Guard, shards: Shards, historian: Historian, readers: Vec<(Source, Reader)>) -> Self {
+    pub fn new(
+        front: &Front,
+        guard: Guard,
+        shards: Shards,
+        historian: Historian,
+        readers: Vec<(Source, Reader)>,
+    ) -> Self {
         Self(Arc::new(Inner {
             name: Arc::clone(&front.name),
             guard,

@@ -59,7 +59,8 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     let looks: Vec<FeedLook> = looks.into_iter().flat_map(|(feeds, _)| feeds).collect();
     let of = |source| looks.iter().filter(|look| look.source == source).cloned().collect();
     let states = inner.readiness.states().into_iter();
-    let feeds: Vec<Feed> = states.map(|(source, state, since)| Feed { source, state, since, looks: of(source) }).collect();
+    let feeds: Vec<Feed> =
+        states.map(|(source, state, since)| Feed { source, state, since, looks: of(source) }).collect();
     let mut problems = Vec::new();
     if inner.readiness.is_draining() {
         problems.push(Problem {
@@ -175,7 +176,10 @@ fn of_connections(totals: &Totals, open: usize, most: usize, problems: &mut Vec<
         let longest = words::span(Duration::from_millis(totals.longest_stuck_ms));
         problems.push(Problem {
             level: "warning",
-            text: format!("{} nothing, the longest for {longest}", words::count(totals.stuck, "connection takes", "connections take")),
+            text: format!(
+                "{} nothing, the longest for {longest}",
+                words::count(totals.stuck, "connection takes", "connections take")
+            ),
             hint: "Those clients, or the network to them, are the reason: others do not wait for them. They are cut \
                    off after --stall-ms.",
         });

@@ -43,7 +43,8 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     let mut topics: Vec<((Topic, Source), TopicLook)> = topics.into_iter().collect();
     topics.sort_by(|((a, _), x), ((b, _), y)| y.subscriptions.cmp(&x.subscriptions).then(a.cmp(b)));
     topics.truncate(SHOWN);
-    let shown: Vec<Value> = topics.iter().map(|(of, look)| of_topic(of, *look, carried.contains(of), &routes)).collect();
+    let shown: Vec<Value> =
+        topics.iter().map(|(of, look)| of_topic(of, *look, carried.contains(of), &routes)).collect();
     json(json!({ "topics": shown, "topic_count": all, "routes": routes, "routes_on_shards": count }))
 }
 

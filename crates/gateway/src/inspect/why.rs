@@ -48,7 +48,9 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
         (Some(_), Some(_)) => return Err(bad("give 'cursor', or 'topic' and 'key', and not both")),
         (Some(text), None) => at_cursor(&inspector, crate::query::cursor("cursor", text)?, shard, key).await?,
         (None, Some(text)) => of_row(&inspector, topic_of(&query)?, text).await?,
-        (None, None) => return Err(bad("'cursor' is missing: that of the change; or give 'topic' and 'key' of its row")),
+        (None, None) => {
+            return Err(bad("'cursor' is missing: that of the change; or give 'topic' and 'key' of its row"));
+        }
     };
     let (source, cursor, hit) = match sought {
         Sought::Found(source, cursor, hit) => (source, cursor, hit),
@@ -57,7 +59,9 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
             if !known.await?.unwrap_or(false) {
                 return Err(gone(name));
             }
-            return json(json!({ "connection": name, "change": null, "state": state, "text": text, "subscriptions": [] }));
+            return json(
+                json!({ "connection": name, "change": null, "state": state, "text": text, "subscriptions": [] }),
+            );
         }
     };
     let (topic, of) = (hit.topic.clone(), cursor.clone());
@@ -105,7 +109,9 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
         Whereabouts::Here(source, hit) => return Ok(Sought::Found(source, cursor, hit)),
         Whereabouts::Earlier(source) => source,
         Whereabouts::Nowhere => {
-            let text = format!("{cursor} is the cursor of no change: it stands for having nothing yet, or for a place between changes.");
+            let text = format!(
+                "{cursor} is the cursor of no change: it stands for having nothing yet, or for a place between changes."
+            );
             return Ok(Sought::Not("unknown", text));
         }
         Whereabouts::Ahead(source, here) => {
@@ -124,7 +130,8 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
         }
     };
     if topics.is_empty() {
-        let text = "It is no longer in memory, and to look it up in the history it takes its topic: give topic and key.";
+        let text =
+            "It is no longer in memory, and to look it up in the history it takes its topic: give topic and key.";
         return Ok(Sought::Not("unknown", text.into()));
     }
     let subject = Subject { source, feed: cursor.feed.clone(), topics };
@@ -146,10 +153,14 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
         Stretch::NotReady | Stretch::OtherFeed => {}
     }
     if trimmed {
-        let text = format!("{cursor} is no longer kept, neither in memory nor in the history: nothing can be said of it. Who resumes from before it is told reset (history_trimmed).");
+        let text = format!(
+            "{cursor} is no longer kept, neither in memory nor in the history: nothing can be said of it. Who resumes from before it is told reset (history_trimmed)."
+        );
         return Ok(Sought::Not("trimmed", text));
     }
-    Err(Refused::Busy("it is no longer in memory, and the history cannot be read now: Redis is away, or being refilled"))
+    Err(Refused::Busy(
+        "it is no longer in memory, and the history cannot be read now: Redis is away, or being refilled",
+    ))
 }
 
 /// Looks for the last change of a row.
@@ -188,7 +199,9 @@ fn overall(testimony: &Testimony, topic: &Topic, said: &[(SubscriptionName, Said
     match testimony.may_see {
         Some(false) => Said {
             state: "denied",
-            text: format!("It may not have it: the token's claim 'topics' does not cover {topic}, so it cannot subscribe to it."),
+            text: format!(
+                "It may not have it: the token's claim 'topics' does not cover {topic}, so it cannot subscribe to it."
+            ),
         },
         None => Said {
             state: "denied",
@@ -237,7 +250,10 @@ fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
         ),
         Fact::EndedBefore(at, offset) => said(
             "ended",
-            format!("It came after this subscription had ended, at {}; that got everything up to offset {offset}.", rfc3339(*at)),
+            format!(
+                "It came after this subscription had ended, at {}; that got everything up to offset {offset}.",
+                rfc3339(*at)
+            ),
         ),
         Fact::EndedWithUnsent(at, waits) => said(
             "not_sent",
@@ -258,7 +274,10 @@ fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
         ),
         Fact::Ended(at) => said(
             "ended",
-            format!("This ended at {}, while it caught up or its feed changed: how far it was then is not known.", rfc3339(*at)),
+            format!(
+                "This ended at {}, while it caught up or its feed changed: how far it was then is not known.",
+                rfc3339(*at)
+            ),
         ),
         Fact::Standing(standing) => say_where(sub, standing, kernel),
     }
@@ -269,7 +288,10 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Option<u32>) -
     match standing {
         Standing::Written => {
             let arrived = match kernel {
-                Some(0) => " and the client's machine has acknowledged all that was. If the page does not show it, look there.".to_owned(),
+                Some(0) => {
+                    " and the client's machine has acknowledged all that was. If the page does not show it, look there."
+                        .to_owned()
+                }
                 Some(bytes) => format!(
                     ", of which {} are in the kernel and not acknowledged yet: it may be among them, if the client or the \
                      network is slow.",
@@ -322,11 +344,14 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Option<u32>) -
         ),
         Standing::NotTaken(offset) => said(
             "not_sent_yet",
-            format!("Not sent yet: the thread of this connection is busy, and has come to offset {offset} of the feed."),
+            format!(
+                "Not sent yet: the thread of this connection is busy, and has come to offset {offset} of the feed."
+            ),
         ),
         Standing::Closing => said(
             "not_sent",
-            "This connection is being closed: what came before the goodbye is sent, and nothing that came later.".into(),
+            "This connection is being closed: what came before the goodbye is sent, and nothing that came later."
+                .into(),
         ),
     }
 }

@@ -131,7 +131,8 @@ impl Hub {
         let now = self.now();
         let guest = self.register.as_ref().and_then(|register| register.guest(key.index));
         let waits = self.waits(key.index);
-        let subscriptions = conn.subs.iter().take(SUBSCRIPTIONS).map(|(_, sub)| self.look_at_subscription(key, sub, guest));
+        let subscriptions =
+            conn.subs.iter().take(SUBSCRIPTIONS).map(|(_, sub)| self.look_at_subscription(key, sub, guest));
         Some(ConnectionLook {
             state: self.state_of(conn, waits),
             behind: self.furthest_behind(conn),
