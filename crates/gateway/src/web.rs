@@ -34,8 +34,15 @@ assets! {
 /// What the page of the inspector needs.
 const INSPECTOR: &[(&str, &str, &[u8])] = &[
     ("inspect.css", "text/css; charset=utf-8", include_bytes!("inspect/page/inspect.css")),
-    ("inspect.js", "text/javascript; charset=utf-8", include_bytes!("inspect/page/inspect.js")),
+    ("inspect.js", JAVASCRIPT, include_bytes!("inspect/page/inspect.js")),
+    ("api.js", JAVASCRIPT, include_bytes!("inspect/page/api.js")),
+    ("clients.js", JAVASCRIPT, include_bytes!("inspect/page/clients.js")),
+    ("dom.js", JAVASCRIPT, include_bytes!("inspect/page/dom.js")),
+    ("now.js", JAVASCRIPT, include_bytes!("inspect/page/now.js")),
+    ("why.js", JAVASCRIPT, include_bytes!("inspect/page/why.js")),
 ];
+
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 macro_rules! modules {
     ($($name:literal),* $(,)?) => {

@@ -5,5 +5,6 @@
 
 mod demo;
 mod foreign;
+mod inspect;
 mod notified;
 mod recipes;

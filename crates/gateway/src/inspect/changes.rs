@@ -6,7 +6,8 @@ use protocol::{
     message::{Addressee, OfTx},
     time::rfc3339,
 };
-use serde_json::{Value, json, value::RawValue};
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
 
 use super::{Answer, Inspector, Refused, json};
 use crate::{
@@ -39,6 +40,17 @@ pub struct Last {
     pub from_history: bool,
 }
 
+/// The answer.
+#[derive(Serialize)]
+struct Page {
+    topic: Topic,
+    source: Source,
+    /// Where they were found.
+    from: &'static str,
+    /// The last one last.
+    changes: Vec<Option<Box<RawValue>>>,
+}
+
 /// `GET /inspect/api/changes`
 pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     let query = Query::of(&uri, &["topic", "key", "limit"])?;
@@ -47,13 +59,12 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     let (usual, most) = LIMIT;
     let limit = query.number("limit", 1..=most)?.unwrap_or(usual) as usize;
     let last = last(&inspector, &topic, key, limit).await?;
-    let changes: Vec<Value> = last.hits.iter().rev().map(|hit| shown(&last.feed, hit)).collect();
-    json(json!({
-        "topic": topic,
-        "source": last.source,
-        "from": if last.from_history { "history" } else { "memory" },
-        "changes": changes,
-    }))
+    json(Page {
+        source: last.source,
+        from: if last.from_history { "history" } else { "memory" },
+        changes: last.hits.iter().rev().map(|hit| shown(&last.feed, hit)).collect(),
+        topic,
+    })
 }
 
 /// The topic that is asked for.
@@ -65,26 +76,26 @@ pub fn topic_of(query: &Query) -> Result<Topic, Refusal> {
     }
 }
 
-/// A change as a client gets it; of a large one that it is there.
-pub fn shown(feed: &FeedId, hit: &Hit) -> Value {
+/// A change as a client gets it, and as the database wrote it: no number is read and written again. Of a
+/// large one that it is there.
+pub fn shown(feed: &FeedId, hit: &Hit) -> Option<Box<RawValue>> {
     let bytes = hit.change.payload.len();
-    if bytes <= SHOWN_BYTES {
+    let text = if bytes <= SHOWN_BYTES {
         let mut out = Vec::new();
         write_change(&mut out, Addressee::Reader, feed, hit, OfTx::GoesOn);
-        // As the database wrote it: no number is read and written again.
-        let raw = String::from_utf8(out).ok().and_then(|text| RawValue::from_string(text).ok());
-        if let Some(shown) = raw.and_then(|raw| serde_json::to_value(raw).ok()) {
-            return shown;
-        }
-    }
-    json!({
-        "type": "change",
-        "cursor": format!("{feed}.{}", hit.offset()),
-        "topic": hit.topic,
-        "op": hit.row.as_ref().map(|row| row.op.as_str()),
-        "at": rfc3339(hit.change.at),
-        "not_shown_bytes": bytes,
-    })
+        String::from_utf8(out).ok()?
+    } else {
+        let told = json!({
+            "type": "change",
+            "cursor": format!("{feed}.{}", hit.offset()),
+            "topic": hit.topic,
+            "op": hit.row.as_ref().map(|row| row.op.as_str()),
+            "at": rfc3339(hit.change.at),
+            "not_shown_bytes": bytes,
+        });
+        told.to_string()
+    };
+    RawValue::from_string(text).ok()
 }
 
 /// Looks for the last changes of a topic.

@@ -23,7 +23,7 @@ const REMEDY: &str = "without a token /inspect is for this machine only; give th
                       (ROWCAST_INSPECT_TOKEN)";
 
 /// See the module.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Guard(Option<Token>);
 
 #[derive(Clone)]

@@ -69,6 +69,15 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
             hint: "It sends its clients away, one by one; they come back at the others.",
         });
     }
+    let lost = feeds.iter().filter(|feed| feed.state == FeedState::Lost);
+    if let Some(since) = lost.map(|feed| feed.since).max() {
+        problems.push(Problem {
+            level: "error",
+            text: format!("Redis is lost, for {}: no changes arrive", words::span(since)),
+            hint: "Clients stay connected, and get what they miss when it is back. New ones are sent to other \
+                   gateways. Is Redis running, and does this machine reach it?",
+        });
+    }
     feeds.iter().for_each(|feed| feed.problems(&mut problems));
     if feeds.iter().all(|feed| feed.looks.is_empty()) {
         problems.push(Problem {
@@ -104,19 +113,12 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
 impl Feed {
     fn problems(&self, problems: &mut Vec<Problem>) {
         let (source, since) = (self.source, words::span(self.since));
-        match self.state {
-            FeedState::Lost => problems.push(Problem {
-                level: "error",
-                text: format!("Redis is lost, for {since}: no changes of the {source} feed arrive"),
-                hint: "Clients stay connected, and get what they miss when it is back. New ones are sent to other \
-                       gateways. Is Redis running, and does this machine reach it?",
-            }),
-            FeedState::Repairing if self.since > REPAIRED => problems.push(Problem {
+        if self.state == FeedState::Repairing && self.since > REPAIRED {
+            problems.push(Problem {
                 level: "error",
                 text: format!("The {source} feed is behind Redis, for {since}: what was missed cannot be read yet"),
                 hint: "Redis may have lost its data: the listener brings it back. If it does not, see its log.",
-            }),
-            FeedState::Repairing | FeedState::Live => {}
+            });
         }
         let Some(newest) = self.looks.iter().max_by_key(|look| (look.at, look.offset)) else { return };
         let silent = self.looks.iter().map(|look| look.silent_ms).min().unwrap_or(0);
