@@ -176,12 +176,10 @@ impl Feed {
 fn of_connections(totals: &Totals, open: usize, most: usize, problems: &mut Vec<Problem>) {
     if totals.stuck > 0 {
         let longest = words::span(Duration::from_millis(totals.longest_stuck_ms));
+        let who = words::count(totals.stuck, "connection takes", "connections take");
         problems.push(Problem {
             level: "warning",
-            text: format!(
-                "{} nothing, the longest for {longest}",
-                words::count(totals.stuck, "connection takes", "connections take")
-            ),
+            text: format!("{who} nothing ({}{longest})", if totals.stuck == 1 { "" } else { "up to " }),
             hint: "Those clients, or the network to them, are the reason: others do not wait for them. They are cut \
                    off after --stall-ms.",
         });

@@ -170,7 +170,7 @@ async fn who_reads_nothing_is_found_first() {
     );
     assert_eq!((&list["totals"]["stuck"], &list["connections"][1]["behind"]), (&json!(1), &json!(0)));
     let overview = look(&gateway, "overview").await;
-    assert!(texts(&overview).contains("1 connection takes nothing, the longest for"), "{overview:#}");
+    assert!(texts(&overview).contains("1 connection takes nothing ("), "{overview:#}");
     gateway.shutdown.cancel();
 }
 

@@ -49,11 +49,11 @@ export function setNow(now) {
 export const ago = (at) => (at == null ? '–' : `${span(Date.now() + skew - Date.parse(at))} ago`);
 
 /** The time of day, and the day if that is another one; UTC, as in the logs. */
-export function clock(at) {
+export function clock(at, to = 8) {
   if (at == null) return '–';
   const [day, time] = at.slice(0, -1).split('T');
   const today = new Date(Date.now() + skew).toISOString().slice(0, 10);
-  return `${day === today ? '' : `${day} `}${time.slice(0, 12)} UTC`;
+  return `${day === today ? '' : `${day} `}${time.slice(0, to)} UTC`;
 }
 
 export const facts = (pairs) =>

@@ -45,7 +45,7 @@ function feed(of) {
       ['Last heard', `${span(of.silent_ms)} ago`],
       ['In memory', `from offset ${number(of.memory_after + 1)}, ${bytes(memory)}`],
       ['Gaps', of.gaps ? `${number(of.gaps)}, ${number(of.repairs)} repaired` : 'none'],
-      of.state !== 'live' && ['For', span(of.state_for_ms)],
+      of.state !== 'live' && ['Is so for', span(of.state_for_ms)],
     ]),
     !has && h('p', { class: 'line' }, 'No listener has begun it. That is as it should be where this source is not used.'));
 }

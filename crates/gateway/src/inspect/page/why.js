@@ -44,11 +44,10 @@ function shown(change) {
   return [
     h('div', { class: 'top' },
       h('span', { class: `badge ${OPS[change.op] ?? ''}` }, change.op ?? 'NOTIFY'),
-      h('span', { class: 'name' }, change.topic),
-      h('span', { class: 'aside' }, ago(change.at))),
+      h('span', { class: 'name' }, change.topic)),
     facts([
       ['Cursor', h('span', { class: 'mono' }, change.cursor)],
-      ['At', clock(change.at)],
+      ['At', `${clock(change.at, 12)} (${ago(change.at)})`],
       change.tx && ['Transaction', change.tx],
       change.cut && ['Without', change.cut.join(', ')],
       !large && changed(change)?.length > 0 && ['Changed', changed(change)],
