@@ -107,7 +107,13 @@ impl Hub {
     /// Routes, those with the most changes first, and how many there are.
     pub fn look_at_routes(&self) -> (Vec<RouteLook>, usize) {
         let mut routes: Vec<_> = self.routes.iter().map(|(_, route)| route).collect();
-        routes.sort_by(|a, b| b.rate.per_s.total_cmp(&a.rate.per_s).then(b.subs.cmp(&a.subs)));
+        let count = routes.len();
+        let order = |a: &&Route, b: &&Route| b.rate.per_s.total_cmp(&a.rate.per_s).then(b.subs.cmp(&a.subs));
+        if count > ROUTES {
+            routes.select_nth_unstable_by(ROUTES, order);
+            routes.truncate(ROUTES);
+        }
+        routes.sort_by(order);
         let look = |route: &&Route| RouteLook {
             topics: route.key.topics.to_vec(),
             source: route.key.source,
@@ -117,7 +123,7 @@ impl Hub {
             matches: route.rate.all,
             matches_per_s: route.rate.per_s,
         };
-        (routes.iter().take(ROUTES).map(look).collect(), routes.len())
+        (routes.iter().map(look).collect(), count)
     }
 
     /// Topics that somebody wants, or that have had a change since the gateway began.

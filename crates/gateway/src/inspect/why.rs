@@ -152,33 +152,37 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
             "It is no longer in memory, and to look it up in the history it takes its topic: give topic and key.";
         return Ok(Sought::Not("unknown", text.into()));
     }
-    let subject = Subject { source, feed: cursor.feed.clone(), topics };
-    let (after, mut trimmed) = (cursor.offset - 1, false);
-    match inspector.0.historian.read(subject, after).await {
-        Stretch::Complete { through, hits } => {
-            if let Some(hit) = hits.iter().find(|hit| hit.offset() == cursor.offset) {
-                return Ok(Sought::Found(source, cursor, Box::new(hit.clone())));
+    let (after, mut trimmed, mut unread) = (cursor.offset - 1, false, false);
+    // Topic by topic: one that has lost it says nothing of the others.
+    for topic in topics {
+        let subject = Subject { source, feed: cursor.feed.clone(), topics: vec![topic] };
+        match inspector.0.historian.read(subject, after).await {
+            Stretch::Complete { hits, .. } => {
+                if let Some(hit) = hits.iter().find(|hit| hit.offset() == cursor.offset) {
+                    return Ok(Sought::Found(source, cursor, Box::new(hit.clone())));
+                }
             }
-            if through >= cursor.offset {
-                let text = format!(
-                    "The change at {cursor} is of a topic that no subscription of this connection is to (the histories \
-                     of all its topics are complete there, and do not have it)."
-                );
-                return Ok(Sought::Not("not_subscribed", text));
-            }
+            Stretch::Trimmed => trimmed = true,
+            Stretch::NotReady | Stretch::OtherFeed => unread = true,
         }
-        Stretch::Trimmed => trimmed = true,
-        Stretch::NotReady | Stretch::OtherFeed => {}
     }
-    if trimmed {
+    if unread {
+        let message = "it is no longer in memory, and the history cannot be read now: Redis is away, or being refilled";
+        return Err(Refused::Busy(message));
+    }
+    Ok(if trimmed {
         let text = format!(
-            "{cursor} is no longer kept, neither in memory nor in the history: nothing can be said of it. Who resumes from before it is told reset (history_trimmed)."
+            "{cursor} is no longer kept, neither in memory nor in the history of the topics of this connection: nothing \
+             can be said of it. Who resumes from before it is told reset (history_trimmed)."
         );
-        return Ok(Sought::Not("trimmed", text));
-    }
-    Err(Refused::Busy(
-        "it is no longer in memory, and the history cannot be read now: Redis is away, or being refilled",
-    ))
+        Sought::Not("trimmed", text)
+    } else {
+        let text = format!(
+            "The change at {cursor} is of a topic that no subscription of this connection is to: the histories of its \
+             topics are complete there, and do not have it."
+        );
+        Sought::Not("not_subscribed", text)
+    })
 }
 
 /// Looks for the last change of a row.

@@ -205,6 +205,24 @@ async fn what_is_found_in_the_history() {
 }
 
 #[tokio::test]
+async fn what_one_topic_has_kept_and_another_has_not() {
+    let bus = bus::MemoryBus::new(bus::Retention { bytes: 5_000, ms: 600_000 });
+    let gateway = TestGateway::over(bus, &["--inspect", "--shards", "1", "--recent-bytes", "500"], "").await;
+    let mut feed = gateway.log(&["busy", "quiet"]).await;
+    let mut client = native(&gateway).await;
+    client.subscribe(r#""topics":["busy","quiet"]"#).await;
+    let id = newest(&gateway).await;
+    for n in 1..=300u64 {
+        feed.insert(if n % 100 == 2 { "quiet" } else { "busy" }, &format!(r#"{{"id":{n}}}"#)).await;
+        client.next("change").await;
+    }
+    until_it_is_there(&gateway, &feed).await;
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "Sent");
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(3))).await, "trimmed", "no longer kept");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn what_a_token_does_not_cover() {
     const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
     let secret = tempfile::NamedTempFile::new().unwrap();
