@@ -71,13 +71,14 @@ pub(super) struct Past {
     pub topics: Rc<[Topic]>,
     pub conflate_ms: Option<u64>,
     /// Where it began; a plain one may be of two feeds.
-    pub began: Vec<Cursor>,
+    pub began: Box<[Cursor]>,
     /// Whether it brought that cursor along.
     pub resumed: bool,
     pub since: Micros,
     /// What it was told that it missed, the last few times.
-    pub skipped: VecDeque<Skipped>,
-    pub ended: Option<Ended>,
+    pub skipped: Vec<Skipped>,
+    /// In a box: while it goes on there is none.
+    pub ended: Option<Box<Ended>>,
 }
 
 /// A `reset`.
@@ -186,15 +187,19 @@ impl Hub {
         let Some(guest) = register.guest_mut(sub.conn.index) else { return };
         let it = &self.conns[sub.conn.index as usize].subs[sub.index as usize];
         let key = &self.routes[it.route as usize].key;
+        if guest.subs.is_empty() {
+            // Most connections have one, and the first push would make room for four.
+            guest.subs.reserve_exact(1);
+        }
         guest.subs.push(Past {
             generation: sub.generation,
             id: it.id.clone(),
             topics: Rc::clone(&key.topics),
             conflate_ms: key.conflate_ms,
-            began,
+            began: began.into(),
             resumed,
             since: now(),
-            skipped: VecDeque::new(),
+            skipped: Vec::new(),
             ended: None,
         });
     }
@@ -203,9 +208,9 @@ impl Hub {
     pub(super) fn note_skipped(&mut self, sub: SubKey, reason: ResetReason, after: Option<Cursor>, through: &Cursor) {
         let Some(past) = self.register.as_mut().and_then(|register| register.past_mut(sub)) else { return };
         if past.skipped.len() == LAST {
-            past.skipped.pop_front();
+            past.skipped.remove(0);
         }
-        past.skipped.push_back(Skipped { reason, after, through: through.clone(), at: now() });
+        past.skipped.push(Skipped { reason, after, through: through.clone(), at: now() });
     }
 
     /// Notes that a subscription ends, before it does.
@@ -265,7 +270,7 @@ impl Hub {
         let ended = Ended { at: now(), reached: self.reached(conn, sub), queued };
         let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(conn)) else { return };
         if let Some(past) = guest.subs.iter_mut().find(|past| past.generation == generation) {
-            past.ended = Some(ended);
+            past.ended = Some(Box::new(ended));
         }
     }
 
