@@ -116,6 +116,7 @@ async fn somebody_at_night_finds_the_client_that_reads_nothing_and_asks_why() {
     page.click("#login button").await.unwrap();
     page.until(&says("#verdict", "Nothing is wrong here"), SOON).await.unwrap();
     page.until(&says("[data-feed=log]", "live"), SOON).await.unwrap();
+    page.until("document.querySelectorAll('#known-topics option').length === 2", SOON).await.unwrap();
     fits(page, "well").await;
     let kept = page.evaluate("location.href + document.cookie + JSON.stringify(localStorage)").await.unwrap();
     assert!(!kept.as_str().unwrap().contains(TOKEN), "{kept}");

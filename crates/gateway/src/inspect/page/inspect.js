@@ -16,6 +16,8 @@ let answered = Date.now();
 let paused = false;
 /** While a finger is down nothing moves under it. */
 let touched = false;
+/** The topics are offered wherever one is asked for. */
+let topicsAreOffered = false;
 let timer;
 /** Which answer is wanted: an older question may be answered later. */
 let turn = 0;
@@ -62,6 +64,10 @@ async function look() {
 }
 
 function letIn() {
+  if (!topicsAreOffered) {
+    topicsAreOffered = true;
+    ask('topics').then(showTopics, () => (topicsAreOffered = false));
+  }
   $('login').hidden = true;
   $('denied').hidden = true;
   $('tabs').hidden = false;
@@ -207,6 +213,4 @@ for (const end of ['pointerup', 'pointercancel']) addEventListener(end, () => se
 document.addEventListener('visibilitychange', () => document.hidden || paused || look());
 addEventListener('hashchange', go);
 
-// The topics are offered wherever one is asked for.
-ask('topics').then(showTopics, () => {});
 go();
