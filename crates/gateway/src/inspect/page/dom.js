@@ -24,19 +24,22 @@ export function fill(element, ...children) {
 export function span(ms) {
   if (ms == null) return '–';
   const s = Math.round(Math.max(0, ms) / 1000);
-  if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
-  return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
+  if (ms < 1000) return `${Math.max(0, Math.round(ms))}\u00a0ms`;
+  if (s < 60) return `${s}\u00a0s`;
+  if (s < 3600) return `${Math.floor(s / 60)}\u00a0min ${s % 60}\u00a0s`;
+  if (s < 86400) return `${Math.floor(s / 3600)}\u00a0h ${Math.floor(s / 60) % 60}\u00a0min`;
+  return `${Math.floor(s / 86400)}\u00a0d ${Math.floor(s / 3600) % 24}\u00a0h`;
 }
 
 export function bytes(count) {
   if (count == null) return 'not known';
-  if (count < 1024) return `${count} B`;
-  if (count < 1048576) return `${Math.ceil(count / 1024)} KiB`;
-  return `${(count / 1048576).toFixed(1)} MiB`;
+  if (count < 1024) return `${count}\u00a0B`;
+  if (count < 1048576) return `${Math.ceil(count / 1024)}\u00a0KiB`;
+  return `${(count / 1048576).toFixed(1)}\u00a0MiB`;
 }
+
+/** Of a text of the gateway: figures stay with their units. */
+export const together = (text) => text.replace(/(\d) (ms|s|min|h|d|KiB|MiB)\b/g, '$1\u00a0$2');
 
 export const number = (count) => (count == null ? '–' : count.toLocaleString('en'));
 export const many = (count, one, more) => `${number(count)} ${count === 1 ? one : more}`;

@@ -1,6 +1,6 @@
 // What is wrong, feeds, and clients in numbers.
 
-import { $, ago, bytes, clock, facts, fill, h, many, number, span } from './dom.js';
+import { $, ago, bytes, clock, facts, fill, h, many, number, span, together } from './dom.js';
 
 const STATES = { live: 'good', lost: 'bad', repairing: 'warn' };
 
@@ -10,14 +10,14 @@ export function showProblems(overview) {
   $('status').dataset.level = level;
   $('verdict').textContent = problems.length === 0
     ? 'Nothing is wrong here'
-    : problems.length === 1 ? problems[0].text : `${problems[0].text} – and ${problems.length - 1} more`;
+    : problems.length === 1 ? together(problems[0].text) : `${together(problems[0].text)} – and ${problems.length - 1} more`;
   $('gateway').textContent = `${gateway} · ${version} · up ${span(uptime * 1000)}`;
 }
 
 export function showNow(overview) {
   const { problems, feeds, connections } = overview;
   fill($('problems'), problems.length
-    ? problems.map(({ level, text, hint }) => h('div', { class: `problem ${level}` }, h('strong', null, text), h('p', null, hint)))
+    ? problems.map(({ level, text, hint }) => h('div', { class: `problem ${level}` }, h('strong', null, together(text)), h('p', null, hint)))
     : h('div', { class: 'problem well' }, h('strong', null, 'Nothing is wrong here'),
       h('p', null, 'This gateway has Redis, hears its feeds, and every client takes what it is sent.')));
   // The one that loses nothing is what most have.

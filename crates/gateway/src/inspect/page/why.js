@@ -1,7 +1,7 @@
 // The last changes, and why a client did not get one.
 
 import { connectionFacts } from './clients.js';
-import { $, ago, bytes, clock, facts, fill, h } from './dom.js';
+import { $, ago, bytes, clock, facts, fill, h, together } from './dom.js';
 
 const STATES = {
   sent: ['Sent', 'good'],
@@ -72,12 +72,12 @@ export function showAnswer({ state, text, change, client, subscriptions }) {
   const [words, kind] = STATES[state] ?? [state, ''];
   const told = subscriptions.filter((sub) => sub.state !== 'other_topic');
   fill($('answer'),
-    h('div', { class: `verdict ${kind}`, 'data-state': state }, h('span', { class: `badge ${kind}` }, words), h('p', null, text)),
+    h('div', { class: `verdict ${kind}`, 'data-state': state }, h('span', { class: `badge ${kind}` }, words), h('p', null, together(text))),
     told.length > 1 && told.map((sub) => {
       const [words, kind] = STATES[sub.state] ?? [sub.state, ''];
       return h('div', { class: 'card' },
         h('div', { class: 'top' }, h('span', { class: 'name' }, sub.id || sub.topics.join(', ')), h('span', { class: `badge ${kind}` }, words)),
-        h('p', { class: 'line' }, sub.text));
+        h('p', { class: 'line' }, together(sub.text)));
     }),
     change && h('div', { class: 'card change' }, shown(change)),
     client && h('div', { class: 'card' }, h('div', { class: 'top' }, h('span', { class: 'name' }, client.subject ?? client.client ?? client.id)), connectionFacts(client)));
