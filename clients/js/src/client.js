@@ -10,8 +10,6 @@ import { Sub } from './subscription.js';
 
 // Without subscriptions a connection is kept this long: a page that changes its view needs it again at once.
 const LINGER_MS = 1_000;
-// How long to wait before asking again whether all that was missed is here.
-const ASK_AGAIN_MS = 100;
 // Refusals that may pass. The listener that carries a topic may come later.
 const TEMPORARY = ['not_ready', 'unknown_topic', 'rate_limited'];
 
@@ -27,8 +25,6 @@ export class Client {
   #connection;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #linger;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #asking;
   /** @type {RowcastError | undefined} */
   #ended;
   /** @type {Status} */
@@ -164,8 +160,8 @@ export class Client {
         return this.#deliver(frame);
       case 'watermark':
         return this.#subs.forEach((sub) => this.#covered(sub, frame.cursor));
-      case 'pong':
-        return this.#ponged();
+      case 'caught_up':
+        return this.#covered(this.#byId.get(frame.id), frame.cursor);
       case 'error':
         return this.#refused(frame);
     }
@@ -179,7 +175,6 @@ export class Client {
     Object.assign(sub, { route, cursor, own, answered: true, told: false });
     sub.backoff.reset();
     this.#byRoute.set(route, sub);
-    if (resumed) this.#askIfAllCame(sub);
     call(sub.options.onSubscribed, { cursor, resumed });
     this.#tell();
   }
@@ -196,10 +191,8 @@ export class Client {
     const ahead = sub.ahead(frame.cursor);
     // A gateway says `reset` first. What this one has lost, it will tell who comes again.
     if (isNaN(ahead)) return this.#connection.lost('a change of another feed came without a reset');
-    sub.quiet = false;
-    if (frame.id === undefined) this.#settle(sub, LIVE);
-    // One that was live, and read too slowly.
-    else if (sub.own === LIVE) this.#askIfAllCame(sub);
+    // A frame with an id is for one that resumes, or read too slowly: `caught_up` ends them.
+    this.#settle(sub, frame.id === undefined ? LIVE : CATCHING_UP);
     // Conflated changes have the cursor of the time before, but for the last of each time.
     if (ahead < 0 || (ahead === 0 && frame.type === 'change' && !sub.options.conflate)) return;
     sub.cursor = frame.cursor;
@@ -207,10 +200,10 @@ export class Client {
     else if (sub.wants(frame)) call(sub.onChange, frame);
   }
 
-  /** A watermark is for all of its feed that were answered, and comes only while they are up to date.
-   * @param {Sub} sub @param {string} cursor */
+  /** It has everything up to here. A watermark, which is for all of its feed that were answered, comes only while they
+   * are up to date. @param {Sub | undefined} sub @param {string} cursor */
   #covered(sub, cursor) {
-    if (!sub.answered || !(sub.ahead(cursor) >= 0)) return;
+    if (!sub?.answered || !(sub.ahead(cursor) >= 0)) return;
     sub.cursor = cursor;
     this.#settle(sub, LIVE);
   }
@@ -220,23 +213,6 @@ export class Client {
     if (sub.own === own) return;
     sub.own = own;
     this.#tell();
-  }
-
-  /** A gateway does not say when one has caught up. So a ping asks, and again, until nothing that was missed has come
-   * before its answer. @param {Sub} sub */
-  #askIfAllCame(sub) {
-    sub.quiet = true;
-    this.#settle(sub, CATCHING_UP);
-    this.#connection.ping();
-  }
-
-  #ponged() {
-    const behind = [...this.#subs].filter((sub) => sub.answered && sub.own === CATCHING_UP);
-    const busy = behind.filter((sub) => !sub.quiet);
-    behind.filter((sub) => sub.quiet).forEach((sub) => this.#settle(sub, LIVE));
-    busy.forEach((sub) => (sub.quiet = true));
-    clearTimeout(this.#asking);
-    if (busy.length) this.#asking = setTimeout(() => this.#connection.ping(), ASK_AGAIN_MS);
   }
 
   /** @param {{ id: string, code: string, message: string }} error */
@@ -269,7 +245,6 @@ export class Client {
   }
 
   #dropped() {
-    clearTimeout(this.#asking);
     this.#subs.forEach((sub) => {
       this.#forget(sub);
       if (sub.own.state !== 'failed') sub.own = CATCHING_UP;

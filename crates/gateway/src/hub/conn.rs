@@ -104,6 +104,8 @@ pub(super) struct Behind {
     pub after: Offset,
     /// The transaction that its last change was of, if that goes on.
     pub open: Option<OpenTx>,
+    /// Whether too much waits for its socket, so that no task brings it up to date.
+    pub waits_for_room: bool,
 }
 
 impl Sub {

@@ -223,7 +223,7 @@ impl Hub {
         let source = source.or_else(|| route.key.topics.iter().find_map(of_topic))?;
         let view = self.feeds.get(&source)?;
         let (after, open) = first.map_or((route.head(view.last), route.open), |mark| (mark.offset - 1, mark.open));
-        Some(Behind { source, feed: view.feed.clone(), after, open })
+        Some(Behind { source, feed: view.feed.clone(), after, open, waits_for_room: false })
     }
 
     /// Before a feed takes the place of another: offsets in the rings are of the one before. Who has

@@ -39,7 +39,13 @@ impl Hub {
         let missed_of = |(&source, view): (&Source, &View)| {
             let then = since.iter().find(|(of, cursor)| *of == source && cursor.feed == view.feed);
             let after = then.map_or(view.began, |(_, cursor)| cursor.offset);
-            (after < view.last).then(|| Behind { source, feed: view.feed.clone(), after, open: None })
+            (after < view.last).then(|| Behind {
+                source,
+                feed: view.feed.clone(),
+                after,
+                open: None,
+                waits_for_room: false,
+            })
         };
         let carried = |source: &Source| topics.iter().any(|topic| self.carriers.get(topic) == Some(source));
         let of_it: Vec<(&Source, &View)> = self.feeds.iter().filter(|(source, _)| carried(source)).collect();
@@ -105,7 +111,8 @@ impl Hub {
                 self.attach(key.index, sub.index);
             }
             Some(since) => {
-                let behind = Behind { source, feed: since.feed, after: since.offset, open: None };
+                let behind =
+                    Behind { source, feed: since.feed, after: since.offset, open: None, waits_for_room: false };
                 self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
                 self.catch_up_at_once(sub);
             }
