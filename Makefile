@@ -1,6 +1,6 @@
 # One line each; `make` alone lists them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
-.PHONY: help build demo test lint autobahn fuzz torture bench bench-writers clean bench-crowd bench-peers
+.PHONY: help build demo test lint autobahn fuzz torture torture-js bench bench-writers clean bench-crowd bench-peers
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
@@ -25,6 +25,9 @@ fuzz: ## any bytes to the gateway's WebSocket decoder, until something breaks (A
 
 torture: ## everything struck again and again, each client's changes held against the log (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/torture $(ARGS)
+
+torture-js: ## 200 clients of the JavaScript client through 50 faults (ROWCAST_SEED=7)
+	deploy/prerequisites.sh test && npm ci --prefix clients/js --ignore-scripts --no-audit --no-fund && cargo build --release --bins && cd clients/js && ROWCAST_BIN=$(CURDIR)/target/release ROWCAST_CLIENTS=200 ROWCAST_FAULTS=50 node --test --test-name-pattern faults test/real.test.js
 
 bench: ## latency, deliveries a second, CPU and memory on this machine (ARGS=--help)
 	deploy/prerequisites.sh demo && cargo build --release --bins && target/release/bench $(ARGS)
