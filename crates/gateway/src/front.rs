@@ -50,6 +50,9 @@ pub struct Front {
 pub enum Purpose<'a> {
     /// A connection on which a token may still be shown, and topics be asked for.
     Talk,
+    /// A connection of Supabase's client, with its apikey: who shows no token, or a bad one, hears that when it
+    /// joins a channel, for a browser tells nobody why a WebSocket was refused.
+    Join(Option<&'a str>),
     /// These topics.
     Read(&'a [Topic]),
 }
@@ -98,11 +101,20 @@ impl Front {
     }
 
     async fn admit<B: Sync>(&self, request: &Request<B>, purpose: Purpose<'_>) -> Result<Option<Claims>, Denied> {
-        let admitted = self.access.admit(peer(request).ip(), request.headers(), request.uri().query()).await?;
+        let admitted = self.access.admit(peer(request).ip(), request.headers(), request.uri().query()).await;
+        if let Purpose::Join(apikey) = purpose {
+            return match (admitted, apikey) {
+                (Ok(Admitted::Claims(claims)), _) => Ok(Some(claims)),
+                (Err(denied), _) if denied.status != StatusCode::UNAUTHORIZED => Err(denied),
+                (Ok(Admitted::NeedsToken) | Err(_), Some(apikey)) => Ok(self.access.claims_of_key(apikey).await),
+                (Ok(Admitted::NeedsToken) | Err(_), None) => Ok(None),
+            };
+        }
+        let admitted = admitted?;
         match (admitted, purpose) {
-            (Admitted::NeedsToken, Purpose::Talk) => Ok(None),
+            (Admitted::NeedsToken, Purpose::Talk | Purpose::Join(_)) => Ok(None),
             (Admitted::NeedsToken, Purpose::Read(_)) => Err(Denied::no_token()),
-            (Admitted::Claims(claims), Purpose::Talk) => Ok(Some(claims)),
+            (Admitted::Claims(claims), Purpose::Talk | Purpose::Join(_)) => Ok(Some(claims)),
             (Admitted::Claims(claims), Purpose::Read(topics)) => {
                 match topics.iter().find(|topic| !claims.may_subscribe(topic.as_str())) {
                     None => Ok(Some(claims)),

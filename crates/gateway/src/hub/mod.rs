@@ -9,6 +9,7 @@
 mod build;
 mod carried;
 mod catch_up;
+mod channels;
 mod conflate;
 mod conn;
 mod deliver;
@@ -56,6 +57,7 @@ use view::View;
 
 pub use carried::Carried;
 pub(crate) use carried::{is_too_early, names};
+pub use channels::Joining;
 pub use conn::ConnKey;
 pub use poll::{Found, Stretch};
 pub use speech::Speech;
