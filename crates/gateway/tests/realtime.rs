@@ -4,63 +4,12 @@
 
 mod support;
 
-use protocol::{Catalogue, Op, Source, Topic};
+use protocol::Op;
 use serde_json::{Value, json};
-use support::{Client, TestFeed, TestGateway, row};
-
-const TWO: &str = "/realtime/v1/websocket?apikey=any-key&vsn=2.0.0";
-const ONE: &str = "/socket/websocket?apikey=any-key";
-
-/// A feed of tables with the columns id (int8) and note (text).
-async fn log(gateway: &TestGateway, tables: &[&str]) -> TestFeed {
-    let mut catalogue = Catalogue::of_channels(tables.iter().map(|name| Topic::new(name).unwrap()));
-    for info in &mut catalogue.topics {
-        info.key = vec!["id".into()];
-        info.columns = vec!["id".into(), "note".into()];
-        info.types = vec!["int8".into(), "text".into()];
-    }
-    let feed = TestFeed::begin_with(&gateway.bus, Source::Log, catalogue).await;
-    gateway.until_it_carries(tables[0]).await;
-    feed
-}
-
-fn orders(event: &str) -> Value {
-    json!({"event": event, "schema": "public", "table": "orders"})
-}
-
-fn config(bindings: &[Value]) -> Value {
-    let (broadcast, presence) = (json!({"ack": false, "self": false}), json!({"key": "", "enabled": false}));
-    json!({"config": {"broadcast": broadcast, "presence": presence, "postgres_changes": bindings, "private": false}})
-}
-
-/// Joins as join 1, in the second version, and gives the answer.
-async fn join(client: &mut Client, topic: &str, payload: &Value) -> Value {
-    client.send(&json!(["1", "1", topic, "phx_join", payload]).to_string()).await;
-    client.json().await
-}
-
-/// The ids that a join was answered with.
-fn ids(reply: &Value) -> Vec<u64> {
-    assert_eq!(reply[4]["status"], "ok", "{reply}");
-    reply[4]["response"]["postgres_changes"].as_array().unwrap().iter().map(|it| it["id"].as_u64().unwrap()).collect()
-}
-
-async fn subscribed(client: &mut Client) -> Value {
-    let system = client.json().await;
-    assert_eq!((&system[3], &system[4]["message"]), (&json!("system"), &json!("Subscribed to PostgreSQL")), "{system}");
-    system
-}
-
-/// Whether nothing comes before the answer to a heartbeat.
-async fn is_quiet(client: &mut Client) -> bool {
-    client.send(r#"[null,"h","phoenix","heartbeat",{}]"#).await;
-    client.json().await == json!([null, "h", "phoenix", "phx_reply", {"status": "ok", "response": {}}])
-}
-
-fn reason(reply: &Value) -> &str {
-    assert_eq!((&reply[3], &reply[4]["status"]), (&json!("phx_reply"), &json!("error")), "{reply}");
-    reply[4]["response"]["reason"].as_str().unwrap()
-}
+use support::{
+    TestGateway, row,
+    supabase::{ONE, TWO, config, ids, is_quiet, join, log, orders, reason, subscribed},
+};
 
 #[tokio::test]
 async fn a_channel_is_joined_gets_its_changes_and_is_left() {
@@ -119,7 +68,7 @@ async fn a_channel_is_joined_gets_its_changes_and_is_left() {
     assert!(is_quiet(&mut client).await);
     // Again: the same ids, which are those of every gateway.
     let again = join(&mut client, "realtime:floor", &config(&bindings)).await;
-    assert_eq!(self::ids(&again), ids);
+    assert_eq!(support::supabase::ids(&again), ids);
     gateway.shutdown.cancel();
 }
 

@@ -133,6 +133,8 @@ impl Ref {
     }
 }
 
+const NOT_FIRST: &str = r#"not a message of vsn 1.0.0, {"topic":…,"event":…,"payload":…,"ref":…}"#;
+
 #[derive(Deserialize)]
 struct First<'a> {
     topic: Box<str>,
@@ -158,10 +160,13 @@ impl Message {
     /// Reads a text frame; what is wrong with it, in words.
     pub fn of_text(vsn: Vsn, text: &str) -> Result<Self, String> {
         let (join_ref, reference, topic, event, payload) = match vsn {
+            // To serde a list would be one too.
+            Vsn::One if !text.trim_start().starts_with('{') => {
+                return Err(NOT_FIRST.into());
+            }
             Vsn::One => {
-                let First { topic, event, payload, reference, join_ref } = serde_json::from_str(text).map_err(|e| {
-                    format!(r#"not a message of vsn 1.0.0, {{"topic":…,"event":…,"payload":…,"ref":…}}: {e}"#)
-                })?;
+                let First { topic, event, payload, reference, join_ref } =
+                    serde_json::from_str(text).map_err(|e| format!("{NOT_FIRST}: {e}"))?;
                 (join_ref, reference, topic, event, payload)
             }
             Vsn::Two => {
