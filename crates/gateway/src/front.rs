@@ -19,6 +19,7 @@ use crate::{
     limits::{LimitError, Limits, Permit},
     metrics::Metrics,
     ready::Readiness,
+    realtime::Outbound,
     shard::{Arrival, Sockets},
 };
 
@@ -41,6 +42,10 @@ pub struct Front {
     pub stopping: CancellationToken,
     /// Over how long clients are sent away then.
     pub drain: Duration,
+    /// Where messages between clients go.
+    pub outbound: Outbound,
+    /// Bytes of the body of a request that has one of them.
+    pub max_body_bytes: usize,
     /// Where those who are let in go.
     pub arrivals: mpsc::UnboundedSender<Arrival>,
 }
@@ -98,6 +103,16 @@ impl Front {
     pub fn too_many(&self, status: StatusCode, message: &str) -> Response {
         self.metrics.denied("too_many_connections");
         retry_later(problem(status, "too_many_connections", message))
+    }
+
+    /// What a request of Supabase's client may do.
+    pub async fn claims_of<B: Sync>(
+        &self,
+        request: &Request<B>,
+        apikey: Option<&str>,
+    ) -> Result<Option<Claims>, Denied> {
+        let claims = self.admit(request, Purpose::Join(apikey)).await;
+        claims.inspect_err(|denied| self.metrics.denied(denied.code.as_str()))
     }
 
     async fn admit<B: Sync>(&self, request: &Request<B>, purpose: Purpose<'_>) -> Result<Option<Claims>, Denied> {

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::map_response,
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use protocol::{
     ErrorCode, Topic,
@@ -40,6 +40,13 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
         .route("/rowcast", any(native))
         .route("/realtime/v1/websocket", any(realtime::serve))
         .route("/socket/websocket", any(realtime::serve))
+        .route("/realtime/v1/api/broadcast", post(realtime::send).options(realtime::preflight))
+        .route("/socket/api/broadcast", post(realtime::send).options(realtime::preflight))
+        .route(
+            "/realtime/v1/api/broadcast/{topic}/events/{event}",
+            post(realtime::send_one).options(realtime::preflight),
+        )
+        .route("/socket/api/broadcast/{topic}/events/{event}", post(realtime::send_one).options(realtime::preflight))
         .route("/sse", get(sse::serve).options(preflight))
         .route("/changes", get(changes::serve).options(preflight))
         .route("/ws/{topic}", any(any_topic))

@@ -26,7 +26,7 @@ use crate::{
     hub::{ConnKey, Expiry, HubHandle, Refusal, Speech, WATERMARK},
     limits::{MessageRate, Permit},
     metrics::Metrics,
-    realtime::{Talk, Vsn},
+    realtime::{Outbound, Talk, Vsn},
     ws::{self, Decoder, Incoming, Violation},
 };
 
@@ -94,6 +94,8 @@ pub struct Sessions {
     pub access: Access,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where messages between clients go.
+    pub outbound: Outbound,
     /// The name of this gateway.
     pub name: Rc<str>,
     /// Bytes of one message.
@@ -329,8 +331,8 @@ impl Session {
             self.shared.hub.with(|hub| hub.close(self.key, Close::RateLimited, &reason));
             return false;
         }
-        if let (Some(talk), Incoming::Text(text)) = (self.talk(), incoming) {
-            talk.too_many(text, most.get());
+        if let Some(talk) = self.talk() {
+            talk.too_many(incoming, most.get());
         }
         if let (Door::Native, Incoming::Text(text)) = (&self.door, incoming) {
             let id = match ClientMessage::parse(text) {

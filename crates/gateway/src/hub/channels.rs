@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::Claims,
-    realtime::{Bindings, Channel, Join, Ref, Vsn},
+    realtime::{Bindings, Channel, Join, Ref, Vsn, name_of},
     ws,
 };
 
@@ -58,14 +58,26 @@ impl Hub {
             let message = format!("this connection has {most} channels, and may not have more");
             return Err(Refusal(ErrorCode::TooManySubscriptions, message));
         }
+        if join.bindings.is_empty() && !claims.may_broadcast(name_of(&topic)) {
+            let message = format!(
+                "the token's claim 'broadcast' does not cover '{}', and the channel has nothing else",
+                name_of(&topic)
+            );
+            return Err(Refusal(ErrorCode::Unauthorized, message));
+        }
         let cursors = join.resume.is_some();
         let bindings = Bindings { vsn, channel: topic.clone(), cursors, all: join.bindings };
         let topics = self.tables_of(&bindings, &claims)?;
+        let (own, ack) = (join.own, join.ack);
         let response = if topics.is_empty() { "{}" } else { &format!(r#"{{"postgres_changes":{}}}"#, join.echo) };
         let reply = format!(r#"{{"status":"ok","response":{response}}}"#);
         self.send_text(key, &vsn.write(&join_ref, &reference, &topic, "phx_reply", &reply));
         let bindings = (!topics.is_empty()).then(|| Rc::new(bindings));
-        let channel = Channel { topic: topic.clone(), join_ref, bindings: bindings.clone(), told: false, claims };
+        let channel =
+            Channel { topic: topic.clone(), join_ref, bindings: bindings.clone(), told: false, claims, own, ack };
+        if channel.may_broadcast() {
+            self.listening.add(&topic, key);
+        }
         self.conns[key.index as usize].channels.push(channel);
         let Some(bindings) = bindings else { return Ok(()) };
         let form = RouteForm::Realtime(bindings);
@@ -130,9 +142,9 @@ impl Hub {
         infos.iter().map(|info| &info.topic).filter(|topic| self.carriers.get(*topic) == Some(&SOURCE))
     }
 
-    /// Whether a channel of this name is joined.
-    pub fn has_channel(&self, key: ConnKey, topic: &str) -> bool {
-        self.conn(key).is_some_and(|conn| conn.channel(topic).is_some())
+    /// A channel that is joined.
+    pub fn channel(&self, key: ConnKey, topic: &str) -> Option<&Channel> {
+        self.conn(key)?.channel(topic)
     }
 
     /// The client leaves a channel, whether there is one or not.
@@ -171,6 +183,8 @@ impl Hub {
         let vsn = conn.vsn()?;
         let place = conn.channels.iter().position(|channel| *channel.topic == *topic)?;
         let channel = conn.channels.swap_remove(place);
+        self.listening.remove(topic, key);
+        let conn = self.conn(key)?;
         let sub = conn.subs.iter().find(|(_, sub)| *sub.id == *topic).map(|(sub, _)| sub as u32);
         if let Some(sub) = sub {
             self.remove_sub(key.index, sub);
@@ -187,16 +201,20 @@ impl Hub {
             |topics: &Rc<[Topic]>| topics.iter().find(|it| wants(it) && !claims.may_subscribe(it.as_str())).cloned();
         let sub = conn.subs.iter().find(|(_, sub)| *sub.id == *topic);
         let lost = sub.and_then(|(_, sub)| of_it(&self.routes[sub.route as usize].key.topics));
-        match lost {
-            Some(lost) => {
-                let why = format!("Unauthorized: the new token's claim 'topics' does not cover '{lost}'");
-                self.revoke_channel(key, topic, &why);
-            }
-            None => {
-                let conn = &mut self.conns[key.index as usize];
-                let of_it = conn.channels.iter_mut().find(|channel| *channel.topic == *topic);
-                of_it.into_iter().for_each(|channel| channel.claims = claims.clone());
-            }
+        let may_broadcast = claims.may_broadcast(name_of(topic));
+        let lost = lost.map(|lost| format!("'topics' does not cover '{lost}'")).or_else(|| {
+            let has_nothing = channel.bindings.is_none() && !may_broadcast;
+            has_nothing.then(|| format!("'broadcast' does not cover '{}'", name_of(topic)))
+        });
+        if let Some(lost) = lost {
+            return self.revoke_channel(key, topic, &format!("Unauthorized: the new token's claim {lost}"));
+        }
+        let conn = &mut self.conns[key.index as usize];
+        let of_it = conn.channels.iter_mut().find(|channel| *channel.topic == *topic);
+        of_it.into_iter().for_each(|channel| channel.claims = claims.clone());
+        match may_broadcast {
+            true => self.listening.add(topic, key),
+            false => self.listening.remove(topic, key),
         }
     }
 

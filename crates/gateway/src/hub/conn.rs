@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A connection of this shard. The generation tells it from an earlier one in the same place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnKey {
     pub(super) index: u32,
     pub(super) generation: u32,

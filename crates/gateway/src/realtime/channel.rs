@@ -34,9 +34,18 @@ pub struct Channel {
     pub told: bool,
     /// What its client may do, and until when.
     pub claims: Claims,
+    /// Whether its client gets its own broadcasts too.
+    pub own: bool,
+    /// Whether its client is told that a broadcast was sent.
+    pub ack: bool,
 }
 
 impl Channel {
+    /// Whether its client may send broadcasts, and gets those of others.
+    pub fn may_broadcast(&self) -> bool {
+        self.claims.may_broadcast(name_of(&self.topic))
+    }
+
     /// `system` for it.
     pub fn system(&self, vsn: Vsn, ok: bool, message: &str, more: &[(&str, &str)]) -> String {
         super::bindings::system(vsn, &self.topic, &self.join_ref, ok, message, more)

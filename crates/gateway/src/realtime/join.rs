@@ -15,6 +15,10 @@ pub struct Join {
     pub echo: String,
     /// Whether it wants cursors, and the one to go on from.
     pub resume: Option<Option<Cursor>>,
+    /// Whether it wants its own broadcasts back.
+    pub own: bool,
+    /// Whether it wants to know that a broadcast was sent.
+    pub ack: bool,
     /// The token, if it brings one that counts.
     pub token: Option<String>,
 }
@@ -75,8 +79,10 @@ impl Join {
                 ));
             }
         };
+        let flag = |name: &str| config.get("broadcast").is_some_and(|broadcast| broadcast[name] == true);
+        let (own, ack) = (flag("self"), flag("ack"));
         let token = keys.get("access_token").or(keys.get("user_token"));
-        Ok(Self { bindings, echo: Value::from(bound).to_string(), resume, token: token_of(token)? })
+        Ok(Self { bindings, echo: Value::from(bound).to_string(), resume, own, ack, token: token_of(token)? })
     }
 }
 

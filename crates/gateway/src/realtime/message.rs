@@ -13,6 +13,8 @@ use protocol::message::json;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
+use super::broadcast::Broadcast;
+
 /// The topic of what is about the socket, and no channel.
 pub const SOCKET_TOPIC: &str = "phoenix";
 
@@ -94,6 +96,21 @@ impl Vsn {
         match self {
             Self::One => format!(r#"{{"topic":{topic},"event":"{event}","payload":{payload},"ref":{reference}}}"#),
             Self::Two => format!(r#"[{},{reference},{topic},"{event}",{payload}]"#, join_ref.as_json()),
+        }
+    }
+
+    /// A broadcast as its receivers get it: the payload of a frame, and whether that is text. The first version has
+    /// no way to tell what is binary.
+    pub fn broadcast(self, broadcast: &Broadcast) -> Option<(Vec<u8>, bool)> {
+        let Broadcast { topic, event, content, .. } = broadcast;
+        match (self, content) {
+            (Self::Two, content) => Some((write_broadcast(topic, event, content), false)),
+            (Self::One, Content::Binary(_)) => None,
+            (Self::One, Content::Json(payload)) => {
+                let (begin, end) = self.around(topic, "broadcast");
+                let begin = format!(r#"{begin}{{"type":"broadcast","event":{},"payload":"#, json(event));
+                Some(([begin.as_bytes(), payload, b"}", end.as_bytes()].concat(), true))
+            }
         }
     }
 
@@ -219,7 +236,7 @@ impl Message {
 
 /// A broadcast as a client of the second version gets it: the payload of a binary frame. The names are short
 /// enough.
-pub fn write_broadcast(topic: &str, event: &str, content: &Content) -> Vec<u8> {
+fn write_broadcast(topic: &str, event: &str, content: &Content) -> Vec<u8> {
     let (encoding, payload) = match content {
         Content::Binary(payload) => (0, payload),
         Content::Json(payload) => (1, payload),

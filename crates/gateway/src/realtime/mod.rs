@@ -19,6 +19,12 @@
 //! This protocol has no word for a `reset`. So a channel that may have missed something ends with `phx_error`: its
 //! client reports `CHANNEL_ERROR`, joins again by itself, and reports `SUBSCRIBED`, which is when to load anew.
 //!
+//! # Broadcast
+//!
+//! What a client sends on a channel reaches all who have joined a channel of this name, at any gateway, at most once
+//! ([`broadcast`]): over the socket, or by `POST /realtime/v1/api/broadcast` (`post.rs`). Who has a token needs the
+//! claim `broadcast` for both, to send and to get.
+//!
 //! # Resume
 //!
 //! A client that asks for it (`channel.updateJoinPayload({ resume: '' })` before `subscribe()`) is told its cursor in
@@ -28,15 +34,19 @@
 
 mod binding;
 mod bindings;
+mod broadcast;
 mod channel;
 mod door;
 mod join;
 mod message;
+mod post;
 mod talk;
 
 pub use bindings::{Bindings, columns};
-pub use channel::Channel;
+pub use broadcast::{Broadcast, Outbound, SHARD_BROADCASTS, Sender, hear};
+pub use channel::{Channel, name_of};
 pub use door::serve;
 pub use join::Join;
 pub use message::{Ref, Vsn};
+pub use post::{preflight, send, send_one};
 pub use talk::Talk;

@@ -3,18 +3,17 @@ use serde_json::Value;
 
 use super::{
     binding::shorten,
-    channel::is_channel,
+    broadcast::Broadcast,
+    channel::{Channel, is_channel, name_of},
     join::{Join, NO_PRESENCE, token_of},
-    message::{Message, Payload, Ref, SOCKET_TOPIC, Vsn},
+    message::{Content, MAX_NAME_BYTES, Message, Payload, Ref, SOCKET_TOPIC, Vsn},
 };
 use crate::{
     access::{Claims, key_print},
     hub::{ConnKey, Joining, Refusal},
     session::Sessions,
+    ws::Incoming,
 };
-
-/// Longest name of a channel.
-const MAX_CHANNEL_BYTES: usize = 255;
 
 const OK: &str = r#"{"status":"ok","response":{}}"#;
 
@@ -49,6 +48,17 @@ impl From<Refusal> for Why {
     }
 }
 
+/// The event of a broadcast has a name, which a binary frame has room for.
+pub fn check_event(event: &str) -> Result<(), Refusal> {
+    match event.len() {
+        1..=MAX_NAME_BYTES => Ok(()),
+        length => {
+            let text = format!("'event' of a broadcast has {length} bytes; it must have 1 to {MAX_NAME_BYTES}");
+            Err(Refusal(ErrorCode::BadMessage, text))
+        }
+    }
+}
+
 /// A code as Supabase writes its own.
 fn camel(code: ErrorCode) -> String {
     let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
@@ -74,8 +84,13 @@ impl Talk<'_> {
     }
 
     /// A message that came too fast.
-    pub fn too_many(&self, text: &str, most: u32) {
-        if let Ok(message) = Message::of_text(self.vsn, text) {
+    pub fn too_many(&self, incoming: &Incoming, most: u32) {
+        let message = match incoming {
+            Incoming::Text(text) => Message::of_text(self.vsn, text),
+            Incoming::Binary(bytes) => Message::of_binary(self.vsn, bytes),
+            Incoming::Ping(_) | Incoming::Pong | Incoming::Close => return,
+        };
+        if let Ok(message) = message {
             let reason = format!("more than {most} messages a second; this one was not acted on, send it again later");
             self.refuse(&message, Refusal(ErrorCode::RateLimited, reason).into());
         }
@@ -123,11 +138,12 @@ impl Talk<'_> {
                 self.shared.hub.with(|hub| hub.leave_channel(self.key, topic, join_ref, reference));
                 Ok(())
             }
-            _ if !self.shared.hub.with(|hub| hub.has_channel(self.key, topic)) => {
+            _ if self.shared.hub.with(|hub| hub.channel(self.key, topic).is_none()) => {
                 // As Phoenix has it.
                 Err(Why(ErrorCode::UnknownId, "unmatched topic".into()))
             }
             ("access_token", Payload::Json(payload)) => self.access_token(topic, payload).await,
+            ("broadcast", payload) => self.broadcast(message, payload).await,
             ("presence", _) => Err(Refusal(ErrorCode::Unsupported, NO_PRESENCE.into()).into()),
             (other, _) => {
                 let text = format!("'{}' is not an event that is served here", shorten(other));
@@ -138,9 +154,9 @@ impl Talk<'_> {
 
     async fn join(&self, message: &Message, payload: &Value) -> Result<(), Why> {
         let topic = &message.topic;
-        if !is_channel(topic) || topic.len() > MAX_CHANNEL_BYTES {
+        if !is_channel(topic) || topic.len() > MAX_NAME_BYTES {
             let text = format!(
-                "'{}' is not a channel: that is 'realtime:' and a name, of at most {MAX_CHANNEL_BYTES} bytes",
+                "'{}' is not a channel: that is 'realtime:' and a name, of at most {MAX_NAME_BYTES} bytes",
                 shorten(topic)
             );
             return Err(Refusal(ErrorCode::UnknownTopic, text).into());
@@ -182,6 +198,48 @@ impl Talk<'_> {
             };
             Refusal(code, denied.message).into()
         })
+    }
+
+    /// Sends a broadcast. Who has asked for it is told when the bus has it.
+    async fn broadcast(&self, message: &Message, payload: &Payload) -> Result<(), Why> {
+        let topic = &message.topic;
+        let (event, content) = match payload {
+            Payload::Broadcast { event, content, meta } => {
+                if !meta.is_empty() {
+                    let text = "a broadcast is sent and not kept: 'persist' and the like are not served here";
+                    return Err(Refusal(ErrorCode::Unsupported, text.into()).into());
+                }
+                (event.clone(), content.clone())
+            }
+            Payload::Json(payload) => {
+                let event = payload["event"].as_str().unwrap_or_default();
+                let empty = Value::Object(serde_json::Map::new());
+                let content = payload.get("payload").unwrap_or(&empty).to_string();
+                (event.into(), Content::Json(content.into()))
+            }
+        };
+        check_event(&event)?;
+        let (may, own, ack, sender) = self.shared.hub.with(|hub| {
+            let channel = hub.channel(self.key, topic);
+            let of_it = |is: fn(&Channel) -> bool| channel.is_some_and(is);
+            (of_it(Channel::may_broadcast), of_it(|it| it.own), of_it(|it| it.ack), hub.sender(self.key))
+        });
+        if !may {
+            let text = format!("the token's claim 'broadcast' does not cover '{}'", name_of(topic));
+            return Err(Refusal(ErrorCode::Unauthorized, text).into());
+        }
+        let broadcast = Broadcast { except: (!own).then_some(sender), topic: topic.clone(), event, content };
+        if !ack {
+            self.shared.outbound.send(&broadcast);
+            return Ok(());
+        }
+        if !self.shared.outbound.send_all(&[broadcast]).await {
+            let text = "the bus is away, or has more to do than it can: this broadcast may not have been sent";
+            return Err(Refusal(ErrorCode::NotReady, text.into()).into());
+        }
+        let Message { join_ref, reference, .. } = message;
+        self.say(&self.vsn.write(join_ref, reference, topic, "phx_reply", OK));
+        Ok(())
     }
 
     /// A fresh token for a channel. There is no answer to a good one; with a bad one the channel ends.
