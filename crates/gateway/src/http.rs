@@ -18,9 +18,10 @@ use serde_json::json;
 use crate::{
     access::Admitted,
     changes,
+    door::Door,
     front::{peer, unavailable},
     realtime,
-    session::{Door, Newcomer},
+    session::Newcomer,
     shard::Arrival,
     sse, web,
     ws::{Handshake, accept_key},

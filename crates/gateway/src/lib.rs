@@ -13,6 +13,7 @@ pub mod access;
 mod changes;
 mod conflation;
 mod connection;
+pub mod door;
 pub mod encode;
 pub mod feed;
 mod front;

@@ -14,8 +14,7 @@ use std::{
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use protocol::{
-    Close, Cursor, ErrorCode, Source, Topic,
-    config::Wrap,
+    Close, Cursor, ErrorCode, Source,
     message::{self, ClientMessage, Refused, Subscribe},
 };
 use tokio::{io::Interest, net::TcpStream};
@@ -23,10 +22,11 @@ use tracing::debug;
 
 use crate::{
     access::{Access, Claims},
+    door::Door,
     hub::{ConnKey, Expiry, HubHandle, Refusal, Speech, WATERMARK},
     limits::{MessageRate, Permit},
     metrics::Metrics,
-    realtime::{Outbound, Talk, Vsn},
+    realtime::{Outbound, Talk},
     ws::{self, Decoder, Incoming, Violation},
 };
 
@@ -41,38 +41,6 @@ const PATIENCE: u32 = 20;
 
 /// How often a client that sends and does not read is looked at, whether it has left.
 const HANG_UP_LOOK: Duration = Duration::from_millis(250);
-
-/// What a connection is for.
-#[derive(Debug, Clone)]
-pub enum Door {
-    /// The native protocol.
-    Native,
-    /// Supabase's protocol.
-    Realtime {
-        /// Its version.
-        vsn: Vsn,
-        /// The print of the client's apikey.
-        apikey: Option<u64>,
-    },
-    /// A plain endpoint.
-    Plain {
-        /// Its topics.
-        topics: Vec<Topic>,
-        /// How payloads are sent.
-        wrap: Wrap,
-    },
-}
-
-impl Door {
-    /// Its name in metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Realtime { .. } => "realtime",
-            Self::Plain { .. } => "plain",
-        }
-    }
-}
 
 /// A client whose request was accepted and answered with 101.
 pub struct Newcomer {

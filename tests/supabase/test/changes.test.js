@@ -1,7 +1,9 @@
 // The same story for each of Supabase's clients, against real gateways, with everything between them and the rows.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import test from 'node:test';
+import WebSocket from 'ws';
 import { Site } from '../../../clients/js/test/site.js';
 import { auth, clients, end, follow, secret, token, until } from './clients.js';
 
@@ -70,6 +72,23 @@ test('rows of every kind, for every client', async (t) => {
       await until(() => again.at(-1).eventType === 'TRUNCATE');
     });
   }
+});
+
+test('the types of columns, on the wire', async (t) => {
+  const site = await Site.start(t);
+  const types = { id: 'int8', total: 'numeric', paid: 'bool', tags: '_text', meta: 'jsonb', at: 'timestamp', note: 'text' };
+  await site.serve(TABLES, 'orders');
+  const socket = new WebSocket(`${site.gateways[0].http.replace('http', 'ws')}/realtime/v1/websocket?vsn=2.0.0`);
+  t.after(() => socket.terminate());
+  const frames = [];
+  socket.on('message', (text) => frames.push(JSON.parse(text)));
+  await once(socket, 'open');
+  const bindings = [{ event: '*', schema: 'public', table: 'orders' }];
+  socket.send(JSON.stringify(['1', '1', 'realtime:floor', 'phx_join', { config: { postgres_changes: bindings } }]));
+  await until(() => frames.some((frame) => frame[3] === 'system'));
+  await site.sql('insert into orders values (1)');
+  const change = await until(() => frames.find((frame) => frame[3] === 'postgres_changes'));
+  assert.deepEqual(change[4].data.columns, Object.entries(types).map(([name, type]) => ({ name, type })));
 });
 
 test('what is not served is refused by its name, and tried again by the client', async (t) => {

@@ -21,7 +21,9 @@ export const clients = {
 /** Waits until `condition` gives something; what it waited for may be a function, which is asked at the end. */
 export async function until(condition, what = String(condition), withinMs = 5_000) {
   const deadline = Date.now() + withinMs;
-  while (!(await condition())) {
+  for (;;) {
+    const result = await condition();
+    if (result) return result;
     if (Date.now() > deadline) throw new Error(`not in time: ${typeof what === 'function' ? what() : what}`);
     await sleep(5);
   }

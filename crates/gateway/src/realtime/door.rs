@@ -7,8 +7,8 @@ use axum::{
 use super::{binding::shorten, message::Vsn};
 use crate::{
     access::key_print,
+    door::Door,
     http::{Front, open, problem},
-    session::Door,
 };
 
 /// `/realtime/v1/websocket` and `/socket/websocket`. Of the parameters of the URL, `vsn` and `apikey` count; others

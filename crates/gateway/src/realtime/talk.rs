@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use protocol::{ErrorCode, message::json};
 use serde_json::Value;
 
@@ -178,10 +180,16 @@ impl Talk<'_> {
     async fn claims_of(&self, token: Option<String>) -> Result<Claims, Why> {
         match token.filter(|token| self.is_token(token)) {
             Some(token) => self.verify(&token).await,
-            None => self.claims.cloned().ok_or_else(|| {
-                let text = "no token came: setAuth() with one before subscribe()";
-                Refusal(ErrorCode::Unauthorized, text.into()).into()
-            }),
+            None => {
+                let text = match self.claims {
+                    Some(claims) if claims.expires_at().is_none_or(|at| at > SystemTime::now()) => {
+                        return Ok(claims.clone());
+                    }
+                    Some(_) => "the token of the connection has expired: setAuth() with a fresh one",
+                    None => "no token came: setAuth() with one before subscribe()",
+                };
+                Err(Refusal(ErrorCode::Unauthorized, text.into()).into())
+            }
         }
     }
 
