@@ -191,6 +191,28 @@ async fn a_token_needs_the_claim_to_send_and_to_get() {
     assert!(reader.json().await[4]["message"].as_str().unwrap().starts_with("Unauthorized: the token is not"));
     assert_eq!(reader.json().await[3], "phx_close");
 
+    // What the request came with counts where a join brings no token: a header, the apikey if it is a token. One that
+    // is the same as the apikey is none, for many clients send that in its place.
+    let bearer = format!("Bearer {room}");
+    for (query, headers, token, is_let_in) in [
+        ("", &[("authorization", &*bearer)][..], None, true),
+        (&*format!("&apikey={room}"), &[], None, true),
+        ("", &[("x-api-key", &room)], Some("sb_publishable_x"), true),
+        ("&apikey=any-key", &[("authorization", &bearer)], Some("any-key"), true),
+        ("&apikey=any-key", &[("authorization", &bearer)], Some("another-key"), false),
+        ("&apikey=any-key", &[], Some("any-key"), false),
+        ("", &[("authorization", "Bearer rubbish")], None, false),
+        ("", &[("authorization", "Bearer rubbish")], Some(&*room), true),
+    ] {
+        let path = format!("/realtime/v1/websocket?vsn=2.0.0{query}");
+        let mut client = Client::connect(gateway.address, &path, headers).await.unwrap();
+        let mut payload = config(&[orders("*")]);
+        payload["access_token"] = json!(token);
+        let reply = join(&mut client, "realtime:room", &payload).await;
+        assert_eq!(reply[4]["status"] == "ok", is_let_in, "{query} {headers:?} {token:?}: {reply}");
+        assert!(is_let_in || reason(&reply).starts_with("Unauthorized: "), "{reply}");
+    }
+
     let path = "/realtime/v1/api/broadcast/room/events/e";
     assert_eq!(post(&gateway, path, "", "1").await.0, 401);
     assert_eq!(post(&gateway, path, &format!("Authorization: Bearer {rows}\r\n"), "1").await.0, 403);
