@@ -28,6 +28,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     ready::Readiness,
+    realtime::{self, Outbound, SHARD_BROADCASTS},
     session::Sessions,
     settings::Settings,
     shard::{Shard, Sockets},
@@ -117,6 +118,14 @@ impl Gateway {
         for feed in feeds {
             feeding_tasks.spawn(feed.run(feeding.clone()));
         }
+        let outbound = Outbound::start(&self.bus, metrics.clone(), feeding.clone());
+        let (shard_broadcasts, broadcasts): (Vec<_>, Vec<_>) =
+            inboxes.iter().map(|_| mpsc::channel(SHARD_BROADCASTS)).unzip();
+        let hearing = realtime::hear(self.bus.broadcasts(), shard_broadcasts, metrics.clone());
+        let until = feeding.clone();
+        feeding_tasks.spawn(async move {
+            until.run_until_cancelled(hearing).await;
+        });
         let hub_settings = HubSettings {
             queue_bytes: limits.queue_bytes,
             recent_bytes: limits.recent_bytes,
@@ -125,7 +134,8 @@ impl Gateway {
             stall: Duration::from_millis(limits.stall_ms),
         };
         let mut shards = JoinSet::new();
-        for (index, (listener, events)) in self.listeners.into_iter().zip(inboxes).enumerate() {
+        let inboxes = inboxes.into_iter().zip(broadcasts);
+        for (index, (listener, (events, broadcasts))) in self.listeners.into_iter().zip(inboxes).enumerate() {
             let (arrivals, admitted) = mpsc::unbounded_channel();
             let front = Front {
                 name: Arc::clone(&name),
@@ -136,12 +146,15 @@ impl Gateway {
                 sockets: sockets.clone(),
                 stopping: shutdown.clone(),
                 drain: Duration::from_millis(limits.drain_ms),
+                outbound: outbound.clone(),
+                max_body_bytes: limits.max_frame_bytes as usize,
                 arrivals,
             };
             let shard = Shard {
                 listener,
                 router: http::router(front, &self.config, self.ingest.clone()),
                 events,
+                broadcasts,
                 arrivals: admitted,
                 sockets: sockets.clone(),
                 pulse: pulses[index].clone(),
@@ -149,12 +162,13 @@ impl Gateway {
                 shutdown: shutdown.clone(),
             };
             let (hub_settings, historian, metrics) = (hub_settings.clone(), historian.clone(), metrics.clone());
-            let (access, name) = (self.access.clone(), Arc::clone(&name));
+            let (access, name, outbound) = (self.access.clone(), Arc::clone(&name), outbound.clone());
             let (max_frame_bytes, max_messages_per_s) = (limits.max_frame_bytes, limits.max_messages_per_s);
             let sessions = move || Sessions {
                 hub: HubHandle::new(hub_settings, historian, metrics.clone(), index),
                 access,
                 metrics,
+                outbound,
                 name: Rc::from(&*name),
                 max_frame_bytes,
                 max_messages_per_s,

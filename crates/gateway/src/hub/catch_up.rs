@@ -172,7 +172,7 @@ impl Hub {
         if sent.is_none() {
             self.caught_up(key, &Cursor::new(feed, after));
             let route = &mut self.routes[index as usize];
-            if route.open.is_none() && open.is_some() {
+            if route.open.is_none() && open.is_some() && route.key.form.tells_tx() {
                 route.open = open;
                 self.open.push(index);
             }
@@ -265,7 +265,8 @@ impl Hub {
         if let Some(encoded) = self.encoded.get(&name) {
             return Ok(encoded);
         }
-        let hits = Hit::of_batch(batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
+        let mut hits = Hit::of_batch(batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
+        hits.retain(|hit| self.routes[it.route as usize].key.form.wants(hit));
         let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
         let (mut frames, mut parts) = (Vec::new(), Vec::with_capacity(hits.len()));
         for (place, hit) in hits.iter().enumerate() {
@@ -357,6 +358,11 @@ impl Hub {
         for (place, hit) in hits.iter().enumerate() {
             if frames.len() >= STEP_BYTES {
                 break;
+            }
+            if !self.routes[it.route as usize].key.form.wants(hit) {
+                behind.after = hit.offset();
+                sent += 1;
+                continue;
             }
             let next = hits.get(place + 1);
             self.encoder.frame(&mut frames, form, &behind.feed, hit, hit.of_tx(next, through));

@@ -53,7 +53,11 @@ impl Hub {
             let infos = self.feeds.get(&source).map_or(&[][..], |view| &view.catalogue.topics);
             self.carriers.extend(infos.iter().map(|info| (info.topic.clone(), source)));
         }
+        if let Some(view) = self.feeds.get(&Source::Log) {
+            self.encoder.set_columns(&view.catalogue);
+        }
         self.end_uncarried();
+        self.tables_changed();
     }
 
     /// The routes of a source, but for plain ones, of which this is true.
@@ -75,7 +79,12 @@ impl Hub {
             for index in members {
                 let conn = &self.conns[index as usize];
                 let is_of_it = |(_, sub): &(usize, &Sub)| sub.route == route && sub.is_live();
-                let Some((_, sub)) = conn.subs.iter().find(is_of_it) else { continue };
+                let Some((place, sub)) = conn.subs.iter().find(is_of_it) else { continue };
+                if conn.vsn().is_some() {
+                    let key = ConnKey { index, generation: conn.generation };
+                    self.reset_channel(key, place as u32, reason, &cursor);
+                    continue;
+                }
                 let text = message::reset(conn.speech.name(&sub.id), reason, &cursor);
                 let reset = conn.speech.say("reset", Some(&cursor), &text);
                 self.push(index, reset);
