@@ -159,7 +159,7 @@ impl Route {
         let Frames { building, built, open, .. } = &mut self.frames;
         encoder.frame(building, form, feed, hit, hit.of_tx(next, through));
         built.push(Built { offset: hit.offset(), end: building.len(), open: *open });
-        *open = hit.then_open(next, through).filter(|_| self.key.form.tells_tx());
+        *open = hit.then_open(next, through).filter(|_| self.key.form.is_native());
     }
 
     /// Ends its open transaction. Plain ones have none.

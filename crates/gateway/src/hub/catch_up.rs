@@ -172,7 +172,7 @@ impl Hub {
         if sent.is_none() {
             self.caught_up(key, &Cursor::new(feed, after));
             let route = &mut self.routes[index as usize];
-            if route.open.is_none() && open.is_some() && route.key.form.tells_tx() {
+            if route.open.is_none() && open.is_some() && route.key.form.is_native() {
                 route.open = open;
                 self.open.push(index);
             }
@@ -195,7 +195,7 @@ impl Hub {
         let (conn, sub) = (key.conn.index, key.index);
         self.answer(conn, sub, here, true);
         let (speech, it) = (self.conns[conn as usize].speech, &self.conns[conn as usize].subs[sub as usize]);
-        if self.routes[it.route as usize].key.form.has_cursors() {
+        if self.routes[it.route as usize].key.form.is_native() {
             let text = message::caught_up(speech.name(&it.id), here);
             self.push(conn, speech.say("caught_up", Some(here), &text));
         }

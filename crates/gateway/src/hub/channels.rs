@@ -87,7 +87,7 @@ impl Hub {
         match join.resume.flatten() {
             None => self.attach(key.index, sub.index),
             Some(Cursor { feed, offset }) => {
-                let behind = Behind { source: SOURCE, feed, after: offset, open: None };
+                let behind = Behind { source: SOURCE, feed, after: offset, open: None, waits_for_room: false };
                 self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
                 self.catch_up_at_once(sub);
             }

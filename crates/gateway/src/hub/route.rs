@@ -82,8 +82,8 @@ impl RouteForm {
         }
     }
 
-    /// Whether its members are told where transactions end.
-    pub fn tells_tx(&self) -> bool {
+    /// Whether its members know the words of the native protocol, such as where transactions end.
+    pub fn is_native(&self) -> bool {
         matches!(self, Self::Native | Self::Events)
     }
 
