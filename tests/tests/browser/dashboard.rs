@@ -1,16 +1,22 @@
 //! The example of the JavaScript client: the recipes' pages on its hooks.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use e2e::{
     browser::{Browser, Page},
     dashboard::Dashboard,
     eventually::eventually,
     site::{SOON, Site},
+    writer::Writer,
 };
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use crate::story::{ALL_LIVE, in_state};
+use crate::story::{self, ALL_LIVE, in_state};
+
+const GATEWAYS_AWAY: Duration = Duration::from_secs(8);
+/// Longer than the client needs to notice.
+const REDIS_AWAY: Duration = Duration::from_secs(25);
 
 /// What the tables hold, as the page shows it.
 const ROWS: &str = "
@@ -122,7 +128,7 @@ async fn the_dashboard_shows_and_stores_rows_says_how_things_are_and_fits_every_
     site.gateways.iter_mut().for_each(|gateway| gateway.kill9().unwrap());
     page.until(&in_state("waiting"), SOON).await.unwrap();
     page.click("#sensors form button").await.unwrap();
-    says(page, "#sensors output.wrong", "Not stored: 503").await;
+    says(page, "#sensors output.wrong", "Not stored: No gateway answers.").await;
     site.execute("insert into violation_ppedetections(camera_id) values (9)").await.unwrap();
     look("waiting").await;
     for gateway in &mut site.gateways {
@@ -131,4 +137,85 @@ async fn the_dashboard_shows_and_stores_rows_says_how_things_are_and_fits_every_
     }
     page.until(ALL_LIVE, SOON).await.unwrap();
     shows_the_tables(page, &site).await;
+}
+
+/// The dashboard asks for a watermark each 5 s, so the client notices within 11 s that a gateway hears nothing; on a
+/// busy machine.
+const NOTICED_WITHIN_MS: f64 = 13_000.0;
+/// A close is noticed at once, and what is written is here at once; on a busy machine.
+const AT_ONCE_MS: f64 = 2_000.0;
+
+#[tokio::test]
+async fn the_dashboard_outlives_gateways_redis_and_a_minute_of_sleep_and_what_it_says_of_itself_is_true() {
+    let mut site = Site::with_log().await.unwrap();
+    let browser = Browser::start(&[]).await.unwrap();
+    let dashboard = Dashboard::start(&site.database_url(), site.address()).await.unwrap();
+    let page = open(&browser, &dashboard).await;
+    story::mark(page).await;
+    story::witness(page).await;
+    let rings = async |times: usize| {
+        page.until(&format!("window.played.join() === '{}'", vec!["tone"; times].join(",")), SOON).await.unwrap();
+    };
+    site.execute("insert into violation_humandetections(camera_id) values (1)").await.unwrap();
+    rings(1).await;
+    // The page shows 500 rows: that is 200 s.
+    let writer = Writer::start(site.database_url(), Duration::from_millis(400));
+    page.until("document.querySelectorAll('#sensors li').length > 3", SOON).await.unwrap();
+
+    let gateways_died = story::now_ms();
+    site.gateways.iter_mut().for_each(|gateway| gateway.kill9().unwrap());
+    site.execute(
+        "update sensor_readings set value = 1.5 where id = 1;
+         delete from sensor_readings where id = 2;
+         insert into violation_ppedetections(camera_id) values (2)",
+    )
+    .await
+    .unwrap();
+    sleep(GATEWAYS_AWAY).await;
+    let gateways_back = story::now_ms();
+    story::the_gateways_come_back(&mut site).await;
+    page.until(ALL_LIVE, story::RECONNECTED).await.unwrap();
+    rings(2).await;
+
+    let redis_died = story::now_ms();
+    story::redis_restarts(&mut site, REDIS_AWAY).await;
+    let redis_back = story::now_ms();
+    page.until(ALL_LIVE, SOON).await.unwrap();
+
+    story::the_tabs_sleep(&[page]).await;
+    let awake = story::now_ms();
+    page.until(ALL_LIVE, story::RECONNECTED).await.unwrap();
+    site.execute("insert into violation_lotodetections(camera_id) values (3)").await.unwrap();
+    rings(3).await;
+
+    let last = writer.stop().await.unwrap();
+    assert!(last < 480, "the page does not show all of {last} rows: this machine is too slow for this test");
+    shows_the_tables(page, &site).await;
+    page.until(ALL_LIVE, SOON).await.unwrap();
+    story::was_not_reloaded(page).await;
+    assert_eq!(page.evaluate("document.querySelectorAll('.reset').length").await.unwrap(), 0);
+
+    // What it said.
+    let seen = story::sightings(page).await;
+    let during = |from: f64, to: f64| seen.iter().filter(move |it| from < it.at && it.at < to);
+    let without_gateways: Vec<_> = during(gateways_died + AT_ONCE_MS, gateways_back).collect();
+    assert!(without_gateways.iter().any(|it| it.says("waiting")), "{without_gateways:?}");
+    assert!(!without_gateways.iter().any(|it| it.says("live")), "{without_gateways:?}");
+    let without_redis: Vec<_> = during(redis_died + NOTICED_WITHIN_MS, redis_back).collect();
+    assert!(
+        without_redis.len() > 10 && without_redis.iter().all(|it| it.sensors == "catching up"),
+        "{without_redis:?}"
+    );
+    // "What is here is what there is": the row behind the last one that is shown was not there for long.
+    let written = story::written_at(&site).await;
+    for it in seen.iter().filter(|it| it.sensors == "live" || it.connection == "live") {
+        let patience = match it.at {
+            at if redis_died < at && at < redis_back + AT_ONCE_MS => NOTICED_WITHIN_MS,
+            // It must run before it can notice that it has slept.
+            at if awake < at && at < awake + AT_ONCE_MS => continue,
+            _ => AT_ONCE_MS,
+        };
+        let missing_since = written.get(&(it.last as u64 + 1)).map_or(0.0, |written| it.at - written);
+        assert!(missing_since < patience, "{it:?} does not have a row that has been there for {missing_since} ms");
+    }
 }

@@ -4,10 +4,13 @@ import { State } from './State.jsx';
 import { Violations } from './Violations.jsx';
 import { useBell } from './bell.js';
 
+// A connection that has died without a word is noticed within 15 s.
+const WATERMARK_MS = 5_000;
+
 export function App() {
   const bell = useBell();
   return (
-    <RowcastProvider url="/rowcast">
+    <RowcastProvider url="/rowcast" watermarkMs={WATERMARK_MS}>
       <header>
         <h1>Dashboard</h1>
         <Connection />

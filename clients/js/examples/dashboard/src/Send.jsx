@@ -9,8 +9,8 @@ export function Send({ path, row, label, children }) {
     try {
       const body = JSON.stringify(row(new FormData(event.currentTarget)));
       const answer = await fetch(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
-      const text = await answer.text();
-      setSaid(answer.ok ? { words: 'Stored.' } : { words: `Not stored: ${answer.status} ${text}`, isWrong: true });
+      const { message } = await answer.json();
+      setSaid(answer.ok ? { words: 'Stored.' } : { words: `Not stored: ${message}`, isWrong: true });
     } catch (error) {
       setSaid({ words: `No answer: ${error.message}`, isWrong: true });
     }

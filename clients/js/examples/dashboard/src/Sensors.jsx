@@ -10,14 +10,14 @@ const POINTS = 60;
 export function Sensors() {
   const { rows, status, reset } = useTable('sensor_readings');
   const sensors = new Map();
-  for (const row of rows) sensors.set(row.sensor_id, [...(sensors.get(row.sensor_id) ?? []), row]);
+  for (const row of rows) sensors.set(row.sensor_id, sensors.get(row.sensor_id) ?? []).get(row.sensor_id).push(row);
   return (
     <section id="sensors">
       <h2>Sensors</h2>
       <State status={status} />
       <Reset reset={reset} />
       <div className="tiles">
-        {[...sensors].sort().map(([name, readings]) => (
+        {[...sensors].sort(([a], [b]) => a.localeCompare(b)).map(([name, readings]) => (
           <Tile key={name} name={name} readings={readings} />
         ))}
       </div>
@@ -38,7 +38,9 @@ const unit = ({ metadata }) => UNITS[metadata?.unit] ?? metadata?.unit ?? '';
 function Tile({ name, readings: [latest, ...earlier] }) {
   const values = [latest, ...earlier.slice(0, POINTS - 1)].map((row) => row.value).reverse();
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  const points = values.map((value, at) => `${(at * 100) / Math.max(1, values.length - 1)},${28 - (24 * (value - least)) / (most - least || 1)}`);
+  const x = (at) => (values.length > 1 ? (at * 100) / (values.length - 1) : 50);
+  const y = (value) => (most > least ? 28 - (24 * (value - least)) / (most - least) : 16);
+  const points = values.map((value, at) => `${x(at)},${y(value)}`);
   return (
     <figure>
       <figcaption>{name}</figcaption>

@@ -1,18 +1,18 @@
 import { useEffect, useState } from 'react';
 
-const WORDS = {
-  live: 'Live',
-  'catching up': 'Catching up …',
-  connecting: 'Connecting …',
-  closed: 'Closed',
-};
-
 /** A status of the client, in words: nothing is called live that is not. */
 export function State({ status }) {
   const { state, retryAt, error } = status;
   const now = useNow(state === 'waiting');
   const seconds = Math.max(0, Math.ceil((retryAt - now) / 1000));
-  const words = { ...WORDS, waiting: `Not connected, again in ${seconds} s`, failed: `Failed: ${error?.message}` };
+  const words = {
+    live: 'Live',
+    'catching up': error ? 'Nothing is heard …' : 'Catching up …',
+    connecting: 'Connecting …',
+    waiting: `Reconnects in ${seconds} s`,
+    failed: `Failed: ${error?.message}`,
+    closed: 'Closed',
+  };
   return (
     <p className="state" data-state={state} title={error?.message}>
       {words[state]}
