@@ -12,7 +12,7 @@ demo: ## everything on this machine, until Ctrl-C: PostgreSQL, Redis, listener, 
 	@deploy/demo.sh
 
 test: ## all tests, from nothing
-	deploy/prerequisites.sh test && npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund && npm ci --prefix tests/postgres --ignore-scripts --no-audit --no-fund && npm ci --prefix clients/js --ignore-scripts --no-audit --no-fund && cargo build --workspace --bins && cargo test --workspace && npm test --prefix clients/js
+	deploy/prerequisites.sh test && npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund && npm ci --prefix tests/postgres --ignore-scripts --no-audit --no-fund && npm ci --prefix clients/js --ignore-scripts --no-audit --no-fund && npm ci --prefix clients/js/examples/dashboard --ignore-scripts --no-audit --no-fund && npm run build --prefix clients/js/examples/dashboard && cargo build --workspace --bins && cargo test --workspace && npm test --prefix clients/js
 
 lint: ## format, clippy, licences and sources of what we depend on, the files of deploy/
 	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
@@ -39,4 +39,4 @@ bench-peers: ## the same loads on what people use today, beside rowcast (ARGS=--
 	deploy/prerequisites.sh bench-peers && cargo build --release --bins && crates/bench/peers/install.sh && target/release/bench peers --seconds 5 $(ARGS)
 
 clean: ## what was built, and the demo's data
-	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules clients/js/node_modules && cargo clean
+	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules clients/js/node_modules clients/js/examples/*/node_modules clients/js/examples/*/dist && cargo clean

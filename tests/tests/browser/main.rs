@@ -7,5 +7,6 @@ mod dashboard;
 mod demo;
 mod foreign;
 mod notified;
+mod originals;
 mod recipes;
 mod story;
