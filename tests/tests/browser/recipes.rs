@@ -72,7 +72,7 @@ async fn logged(page: Page<'_>, count: usize) -> Vec<Vec<Value>> {
     lines.into_iter().map(|line| line.values).collect()
 }
 
-async fn played(page: Page<'_>, sound: &str, times: usize) {
+pub async fn played(page: Page<'_>, sound: &str, times: usize) {
     eventually("the sound was played", SOON, async || {
         let played = page.played().await.unwrap();
         if played == vec![sound; times] { Ok(()) } else { Err(played) }
