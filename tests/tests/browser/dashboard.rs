@@ -124,6 +124,16 @@ async fn the_dashboard_shows_and_stores_rows_says_how_things_are_and_fits_every_
     page.until(ALL_LIVE, SOON).await.unwrap();
     look("reset").await;
 
+    // Rows that cannot be loaded: it says why, and tries again.
+    site.execute("alter table sensor_readings rename column id to number").await.unwrap();
+    let newcomer = browser.open(&format!("http://{}/", dashboard.address())).await.unwrap();
+    says(newcomer, "#sensors .note.wrong", "the rows of sensor_readings cannot be loaded: 503").await;
+    says(newcomer, "#sensors .state", "Tries again in").await;
+    newcomer.screenshot(&into.join("dashboard-unloaded.png"), true).await.unwrap();
+    site.execute("alter table sensor_readings rename column number to id").await.unwrap();
+    newcomer.until(ALL_LIVE, story::RECONNECTED).await.unwrap();
+    shows_the_tables(newcomer, &site).await;
+
     // Nobody is there.
     site.gateways.iter_mut().for_each(|gateway| gateway.kill9().unwrap());
     page.until(&in_state("waiting"), SOON).await.unwrap();

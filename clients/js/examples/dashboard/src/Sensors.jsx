@@ -1,7 +1,7 @@
 import { memo } from 'react';
 import { List } from './List.jsx';
 import { Send } from './Send.jsx';
-import { Reset, State } from './State.jsx';
+import { Notes, State } from './State.jsx';
 import { useTable } from './useTable.js';
 
 const POINTS = 60;
@@ -15,7 +15,7 @@ export function Sensors() {
     <section id="sensors">
       <h2>Sensors</h2>
       <State status={status} />
-      <Reset reset={reset} />
+      <Notes status={status} reset={reset} />
       <div className="tiles">
         {[...sensors].sort(([a], [b]) => a.localeCompare(b)).map(([name, readings]) => (
           <Tile key={name} name={name} readings={readings} />

@@ -9,8 +9,8 @@ export function State({ status }) {
     live: 'Live',
     'catching up': error ? 'Nothing is heard …' : 'Catching up …',
     connecting: 'Connecting …',
-    waiting: `Reconnects in ${seconds} s`,
-    failed: `Failed: ${error?.message}`,
+    waiting: `${error?.code === 'lost' ? 'Reconnects' : 'Tries again'} in ${seconds} s`,
+    failed: 'Failed',
     closed: 'Closed',
   };
   return (
@@ -20,13 +20,18 @@ export function State({ status }) {
   );
 }
 
-/** What may be missing has been loaded anew: when, and why. */
-export function Reset({ reset }) {
-  if (!reset) return null;
+/** What keeps the rows from being live, unless it is a lost connection, which passes; and that they were loaded anew, because
+ * changes may have been missed. */
+export function Notes({ status: { error }, reset }) {
   return (
-    <p className="reset">
-      Loaded anew at {reset.at.toLocaleTimeString()}: changes may have been missed ({reset.reason}).
-    </p>
+    <>
+      {error && error.code !== 'lost' && <p className="note wrong">{error.message}</p>}
+      {reset && (
+        <p className="note reset">
+          Loaded anew at {reset.at.toLocaleTimeString()}: changes may have been missed ({reset.reason}).
+        </p>
+      )}
+    </>
   );
 }
 

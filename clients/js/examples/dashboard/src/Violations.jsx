@@ -2,7 +2,7 @@ import { memo } from 'react';
 import { useChanges } from '@rowcast/client/react';
 import { List } from './List.jsx';
 import { Send } from './Send.jsx';
-import { Reset, State, worst } from './State.jsx';
+import { Notes, State, worst } from './State.jsx';
 import { useTable } from './useTable.js';
 
 const KINDS = {
@@ -21,6 +21,8 @@ export function Violations({ onNew }) {
   const when = ({ violation_date, violation_time }) => `${violation_date}T${violation_time}`;
   rows.sort((a, b) => when(b).localeCompare(when(a)) || b.id - a.id);
 
+  const status = worst(tables.map(({ status }) => status));
+
   useChanges(TOPICS, ({ op, topic, data }) => {
     if (op !== 'INSERT') return;
     console.log(`Violation from ${topic}:`, data);
@@ -30,8 +32,8 @@ export function Violations({ onNew }) {
   return (
     <section id="violations">
       <h2>Violations</h2>
-      <State status={worst(tables.map(({ status }) => status))} />
-      <Reset reset={tables.map(({ reset }) => reset).find(Boolean)} />
+      <State status={status} />
+      <Notes status={status} reset={tables.map(({ reset }) => reset).find(Boolean)} />
       <List rows={rows} Row={Violation} empty="No violations. A new one rings." />
       <Send path="/api/violations/" row={(form) => ({ camera_id: Number(form.get('camera')) })} label="Report person">
         <input name="camera" type="number" min="1" defaultValue="7" required aria-label="Camera" />
