@@ -21,7 +21,7 @@ export function Sensors() {
           <Tile key={name} name={name} readings={readings} />
         ))}
       </div>
-      <List rows={rows} Row={Reading} empty="Waiting for sensor data..." />
+      <List rows={rows} Row={Reading} isLive={status.state === 'live'} empty="Waiting for sensor data..." />
       <Send path="/api/sensors/" row={fromForm} label="Send reading">
         <input name="sensor_id" defaultValue="sensor1" required aria-label="Sensor" />
         <input name="value" type="number" step="any" defaultValue="25.5" required aria-label="Value" />

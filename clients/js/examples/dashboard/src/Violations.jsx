@@ -34,7 +34,7 @@ export function Violations({ onNew }) {
       <h2>Violations</h2>
       <State status={status} />
       <Notes status={status} reset={tables.map(({ reset }) => reset).find(Boolean)} />
-      <List rows={rows} Row={Violation} empty="No violations. A new one rings." />
+      <List rows={rows} Row={Violation} isLive={status.state === 'live'} empty="No violations. A new one rings." />
       <Send path="/api/violations/" row={(form) => ({ camera_id: Number(form.get('camera')) })} label="Report person">
         <input name="camera" type="number" min="1" defaultValue="7" required aria-label="Camera" />
       </Send>
