@@ -12,7 +12,13 @@ demo: ## everything on this machine, until Ctrl-C: PostgreSQL, Redis, listener, 
 	@deploy/demo.sh
 
 test: ## all tests, from nothing
-	deploy/prerequisites.sh test && npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund && npm ci --prefix tests/postgres --ignore-scripts --no-audit --no-fund && npm ci --prefix clients/js --ignore-scripts --no-audit --no-fund && npm ci --prefix tests/supabase --ignore-scripts --no-audit --no-fund && cargo build --workspace --bins && cargo test --workspace && npm test --prefix clients/js && npm test --prefix tests/supabase
+	deploy/prerequisites.sh test
+	for at in tests/browser tests/postgres tests/supabase clients/js clients/js/examples/dashboard; do npm ci --prefix $$at --ignore-scripts --no-audit --no-fund || exit; done
+	npm run build --prefix clients/js/examples/dashboard
+	cargo build --workspace --bins
+	cargo test --workspace
+	npm test --prefix clients/js
+	npm test --prefix tests/supabase
 
 lint: ## format, clippy, licences and sources of what we depend on, the files of deploy/
 	deploy/prerequisites.sh lint && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check licenses bans sources && deploy/check.sh
@@ -42,4 +48,8 @@ bench-peers: ## the same loads on what people use today, beside rowcast (ARGS=--
 	deploy/prerequisites.sh bench-peers && cargo build --release --bins && crates/bench/peers/install.sh && target/release/bench peers --seconds 5 $(ARGS)
 
 clean: ## what was built, and the demo's data
+<<<<<<< HEAD
 	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules tests/supabase/node_modules clients/js/node_modules && cargo clean
+=======
+	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules clients/js/node_modules clients/js/examples/*/node_modules clients/js/examples/*/dist && cargo clean
+>>>>>>> dash

@@ -13,6 +13,14 @@ const LINGER_MS = 1_000;
 // Refusals that may pass. The listener that carries a topic may come later.
 const TEMPORARY = ['not_ready', 'unknown_topic', 'rate_limited'];
 
+/** @type {Status} */
+const STALLED = {
+  state: 'catching up',
+  error: new RowcastError('stalled', 'the gateway hears nothing: Redis or the listener is away', true),
+};
+/** It hears again, and what was written meanwhile is coming. @type {Status} */
+const RECOVERING = { ...CATCHING_UP };
+
 /** Subscriptions over one connection, and how far each of them has come. */
 export class Client {
   /** @type {Set<Sub>} */
@@ -27,6 +35,8 @@ export class Client {
   #linger;
   /** @type {RowcastError | undefined} */
   #ended;
+  /** The time in the last watermark of each feed, on this connection. @type {Map<string, string>} */
+  #marks = new Map();
   /** @type {Status} */
   #status = CLOSED;
   /** @type {Set<(status: Status) => void>} */
@@ -159,9 +169,11 @@ export class Client {
       case 'reset':
         return this.#deliver(frame);
       case 'watermark':
-        return this.#subs.forEach((sub) => this.#covered(sub, frame.cursor));
+        return this.#marked(frame);
       case 'caught_up':
-        return this.#covered(this.#byId.get(frame.id), frame.cursor);
+        return this.#covered(this.#byId.get(frame.id), frame.cursor, LIVE);
+      case 'pong':
+        return this.#subs.forEach((sub) => sub.own === RECOVERING && this.#settle(sub, LIVE));
       case 'error':
         return this.#refused(frame);
     }
@@ -192,7 +204,9 @@ export class Client {
     // A gateway says `reset` first. What this one has lost, it will tell who comes again.
     if (isNaN(ahead)) return this.#connection.lost('a change of another feed came without a reset');
     // A frame with an id is for one that resumes, or read too slowly: `caught_up` ends them.
-    this.#settle(sub, frame.id === undefined ? LIVE : CATCHING_UP);
+    if (frame.id !== undefined) this.#settle(sub, CATCHING_UP);
+    else if (sub.own === STALLED) this.#recover(sub);
+    else if (sub.own !== RECOVERING) this.#settle(sub, LIVE);
     // Conflated changes have the cursor of the time before, but for the last of each time.
     if (ahead < 0 || (ahead === 0 && frame.type === 'change' && !sub.options.conflate)) return;
     sub.cursor = frame.cursor;
@@ -200,12 +214,27 @@ export class Client {
     else if (sub.wants(frame)) call(sub.onChange, frame);
   }
 
-  /** It has everything up to here. A watermark, which is for all of its feed that were answered, comes only while they
-   * are up to date. @param {Sub | undefined} sub @param {string} cursor */
-  #covered(sub, cursor) {
+  /** A watermark is for all of its feed that were answered, and comes only while they are up to date with the gateway.
+   * One with the time of the one before says that the gateway itself has heard nothing since.
+   * @param {{ cursor: string, at: string }} watermark */
+  #marked({ cursor, at }) {
+    const [feed] = cursor.split('.');
+    const own = this.#marks.get(feed) === at ? STALLED : LIVE;
+    this.#marks.set(feed, at);
+    this.#subs.forEach((sub) => this.#covered(sub, cursor, own));
+  }
+
+  /** It has everything up to here. @param {Sub | undefined} sub @param {string} cursor @param {Status} own */
+  #covered(sub, cursor, own) {
     if (!sub?.answered || !(sub.ahead(cursor) >= 0)) return;
     sub.cursor = cursor;
-    this.#settle(sub, LIVE);
+    this.#settle(sub, own);
+  }
+
+  /** Changes come again, those first that the gateway has missed. They are here before its answer is. @param {Sub} sub */
+  #recover(sub) {
+    this.#settle(sub, RECOVERING);
+    this.#connection.ping();
   }
 
   /** @param {Sub} sub @param {Status} own */
@@ -245,6 +274,7 @@ export class Client {
   }
 
   #dropped() {
+    this.#marks.clear();
     this.#subs.forEach((sub) => {
       this.#forget(sub);
       if (sub.own.state !== 'failed') sub.own = CATCHING_UP;
@@ -271,7 +301,7 @@ export class Client {
   #tell() {
     const { away, gateway } = this.#connection;
     this.#subs.forEach((sub) => sub.show(away && sub.own.state !== 'failed' ? away : sub.own));
-    const settled = [...this.#subs].every((sub) => sub.own !== CATCHING_UP);
+    const settled = [...this.#subs].every((sub) => sub.own.state !== 'catching up');
     // A callback may have changed it meanwhile, and told that.
     const status = this.#connection.away ?? { ...(settled ? LIVE : CATCHING_UP), gateway };
     if (!differs(status, this.#status)) return;

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod dashboard;
 mod demo;
 mod foreign;
 mod notified;
+mod originals;
 mod recipes;
+mod story;
