@@ -48,8 +48,4 @@ bench-peers: ## the same loads on what people use today, beside rowcast (ARGS=--
 	deploy/prerequisites.sh bench-peers && cargo build --release --bins && crates/bench/peers/install.sh && target/release/bench peers --seconds 5 $(ARGS)
 
 clean: ## what was built, and the demo's data
-<<<<<<< HEAD
-	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules tests/supabase/node_modules clients/js/node_modules && cargo clean
-=======
-	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules clients/js/node_modules clients/js/examples/*/node_modules clients/js/examples/*/dist && cargo clean
->>>>>>> dash
+	deploy/demo.sh --clean && rm -rf tests/browser/node_modules tests/postgres/node_modules tests/supabase/node_modules clients/js/node_modules clients/js/examples/dashboard/node_modules clients/js/examples/dashboard/dist && cargo clean
