@@ -247,6 +247,8 @@ print_lines() {
   Another   curl -s -w '\n' -H 'content-type: application/json' -d '{"sensor_id": "sensor1", "value": 25.5}' http://localhost:$port/api/sensors/
   An order  $psql '$database_url' -c "insert into watched_orders (customer, total) values ('ada', 12.50)"
             # of a watched table: durable. $bin/rowcast tail public.watched_orders --url ws://localhost:$port
+  A page    (cd clients/js/examples/dashboard && npm ci && DATABASE_URL='$database_url' GATEWAY=http://localhost:$port npm run dev)
+            # of your own, in React: http://localhost:5173/
   Try       kill -9 \$(cut -d' ' -f1 '$data/run/gateway_1')   # a gateway: the page goes on with the other
   Ctrl-C    stops everything
 

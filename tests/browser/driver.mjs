@@ -8,13 +8,19 @@ const [executablePath, ...args] = process.argv.slice(2);
 const browser = await chromium.launch({ executablePath, args });
 const pages = new Map();
 
-// The recipes' `new Audio(…).play()` is never in the document: whoever plays is asked to tell when it has ended.
+// The recipes' `new Audio(…).play()` is never in the document: whoever plays is asked to tell when it has ended. So is a
+// tone of the Web Audio API, which has no path.
 function noteWhatWasPlayed() {
   window.played = [];
   const { play } = HTMLMediaElement.prototype;
   HTMLMediaElement.prototype.play = function () {
     this.addEventListener('ended', () => window.played.push(new URL(this.src).pathname), { once: true });
     return play.call(this);
+  };
+  const { start } = OscillatorNode.prototype;
+  OscillatorNode.prototype.start = function (...when) {
+    this.addEventListener('ended', () => window.played.push('tone'), { once: true });
+    return start.apply(this, when);
   };
 }
 
@@ -53,6 +59,25 @@ const calls = {
   async screenshot({ page, path, fullPage }) {
     await pages.get(page).page.screenshot({ path, fullPage });
   },
+  /** Another tab comes in front of it, and the browser freezes it: no script runs. */
+  async freeze({ page: id }) {
+    const seen = pages.get(id);
+    const { page } = seen;
+    // Playwright keeps every page visible, and such a page does not freeze. It has no call that ends this.
+    const session = page._connection.toImpl(page).delegate._mainFrameSession._client;
+    await session.send('Emulation.setFocusEmulationEnabled', { enabled: false });
+    seen.inFront = await page.context().newPage();
+    await seen.inFront.bringToFront();
+    seen.devtools ??= await page.context().newCDPSession(page);
+    await seen.devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
+  },
+  async thaw({ page: id }) {
+    const { page, inFront, devtools } = pages.get(id);
+    await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+    await page.bringToFront();
+    await inFront.close();
+  },
+  reload: ({ page }) => pages.get(page).page.reload().then(() => null),
   size: ({ page, width, height }) => pages.get(page).page.setViewportSize({ width, height }),
   scheme: ({ page, colorScheme }) => pages.get(page).page.emulateMedia({ colorScheme }),
 };

@@ -147,6 +147,21 @@ impl Page<'_> {
         self.call("click", json!({"selector": selector})).await.map(drop)
     }
 
+    /// Lets it sleep, as a tab in the background of a phone: it is hidden, and no script of it runs.
+    pub async fn freeze(&self) -> anyhow::Result<()> {
+        self.call("freeze", json!({})).await.map(drop)
+    }
+
+    /// Wakes it, and shows it.
+    pub async fn thaw(&self) -> anyhow::Result<()> {
+        self.call("thaw", json!({})).await.map(drop)
+    }
+
+    /// Loads it anew.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        self.call("reload", json!({})).await.map(drop)
+    }
+
     /// Saves a picture of it, as a PNG.
     pub async fn screenshot(&self, path: &Path, full: bool) -> anyhow::Result<()> {
         self.call("screenshot", json!({"path": path, "fullPage": full})).await.map(drop)

@@ -73,7 +73,7 @@ impl Ledger {
                 self.move_to(feed, offset);
                 self.after_reset = true;
             }
-            ("watermark", Some(at)) if at == (&*self.feed, self.offset) => {}
+            ("watermark" | "caught_up", Some(at)) if at == (&*self.feed, self.offset) => {}
             _ => self.wrong(format!("at {}.{}: {text}", self.feed, self.offset)),
         }
     }

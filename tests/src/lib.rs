@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod clients;
+pub mod dashboard;
 pub mod eventually;
 pub mod files;
 pub mod follower;

@@ -16,6 +16,8 @@ pub const BACK: Duration = Duration::from_secs(3);
 pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../rowcast.toml");
 /// Where the recipes' tables and triggers are.
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/examples");
+/// What `rowcast install` runs.
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/rowcast");
 /// Its database.
 pub const DATABASE: &str = "rowcast";
 
@@ -50,9 +52,18 @@ impl Site {
         Self::start_with(true).await
     }
 
+    /// The same as [`Site::start`], with the log: the recipes' tables are watched too.
+    pub async fn with_log() -> anyhow::Result<Self> {
+        Self::on(with_log().await?, false).await
+    }
+
     async fn start_with(linked: bool) -> anyhow::Result<Self> {
+        Self::on(postgres_with_examples().await?, linked).await
+    }
+
+    async fn on(postgres: PostgresServer, linked: bool) -> anyhow::Result<Self> {
         files::raise_limit()?;
-        let (postgres, redis) = tokio::try_join!(postgres_with_examples(), RedisServer::start())?;
+        let redis = RedisServer::start().await?;
         let mut links = Vec::new();
         for _ in 0..if linked { 3 } else { 0 } {
             links.push(Proxy::to(redis.port()).await?);
@@ -125,11 +136,25 @@ impl Site {
 pub async fn postgres_with_examples() -> anyhow::Result<PostgresServer> {
     let server = PostgresServer::start().await?;
     server.copy_database("template1", DATABASE).await?;
-    let mut files: Vec<_> = std::fs::read_dir(EXAMPLES)?.collect::<Result<Vec<_>, _>>()?;
-    files.retain(|entry| entry.path().extension().is_some_and(|kind| kind == "sql"));
-    for file in files {
-        let sql = std::fs::read_to_string(file.path())?;
-        server.execute(DATABASE, &sql).await.with_context(|| file.path().display().to_string())?;
-    }
+    run_files(&server, EXAMPLES).await?;
     Ok(server)
+}
+
+/// The same, with the schema `rowcast`, so that the examples' tables are watched.
+async fn with_log() -> anyhow::Result<PostgresServer> {
+    let server = PostgresServer::start().await?;
+    server.copy_database("template1", DATABASE).await?;
+    run_files(&server, SCHEMA).await?;
+    run_files(&server, EXAMPLES).await?;
+    Ok(server)
+}
+
+/// In the order of their names.
+async fn run_files(server: &PostgresServer, folder: &str) -> anyhow::Result<()> {
+    let files = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut files: Vec<_> =
+        files.into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "sql")).collect();
+    files.sort();
+    let sql = files.iter().map(std::fs::read_to_string).collect::<Result<String, _>>()?;
+    server.execute(DATABASE, &sql).await.with_context(|| folder.to_owned())
 }

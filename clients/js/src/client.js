@@ -10,10 +10,16 @@ import { Sub } from './subscription.js';
 
 // Without subscriptions a connection is kept this long: a page that changes its view needs it again at once.
 const LINGER_MS = 1_000;
-// How long to wait before asking again whether all that was missed is here.
-const ASK_AGAIN_MS = 100;
 // Refusals that may pass. The listener that carries a topic may come later.
 const TEMPORARY = ['not_ready', 'unknown_topic', 'rate_limited'];
+
+/** @type {Status} */
+const STALLED = {
+  state: 'catching up',
+  error: new RowcastError('stalled', 'the gateway hears nothing: Redis or the listener is away', true),
+};
+/** It hears again, and what was written meanwhile is coming. @type {Status} */
+const RECOVERING = { ...CATCHING_UP };
 
 /** Subscriptions over one connection, and how far each of them has come. */
 export class Client {
@@ -27,10 +33,10 @@ export class Client {
   #connection;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #linger;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #asking;
   /** @type {RowcastError | undefined} */
   #ended;
+  /** The time in the last watermark of each feed, on this connection. @type {Map<string, string>} */
+  #marks = new Map();
   /** @type {Status} */
   #status = CLOSED;
   /** @type {Set<(status: Status) => void>} */
@@ -163,9 +169,11 @@ export class Client {
       case 'reset':
         return this.#deliver(frame);
       case 'watermark':
-        return this.#subs.forEach((sub) => this.#covered(sub, frame.cursor));
+        return this.#marked(frame);
+      case 'caught_up':
+        return this.#covered(this.#byId.get(frame.id), frame.cursor, LIVE);
       case 'pong':
-        return this.#ponged();
+        return this.#subs.forEach((sub) => sub.own === RECOVERING && this.#settle(sub, LIVE));
       case 'error':
         return this.#refused(frame);
     }
@@ -179,7 +187,6 @@ export class Client {
     Object.assign(sub, { route, cursor, own, answered: true, told: false });
     sub.backoff.reset();
     this.#byRoute.set(route, sub);
-    if (resumed) this.#askIfAllCame(sub);
     call(sub.options.onSubscribed, { cursor, resumed });
     this.#tell();
   }
@@ -196,10 +203,10 @@ export class Client {
     const ahead = sub.ahead(frame.cursor);
     // A gateway says `reset` first. What this one has lost, it will tell who comes again.
     if (isNaN(ahead)) return this.#connection.lost('a change of another feed came without a reset');
-    sub.quiet = false;
-    if (frame.id === undefined) this.#settle(sub, LIVE);
-    // One that was live, and read too slowly.
-    else if (sub.own === LIVE) this.#askIfAllCame(sub);
+    // A frame with an id is for one that resumes, or read too slowly: `caught_up` ends them.
+    if (frame.id !== undefined) this.#settle(sub, CATCHING_UP);
+    else if (sub.own === STALLED) this.#recover(sub);
+    else if (sub.own !== RECOVERING) this.#settle(sub, LIVE);
     // Conflated changes have the cursor of the time before, but for the last of each time.
     if (ahead < 0 || (ahead === 0 && frame.type === 'change' && !sub.options.conflate)) return;
     sub.cursor = frame.cursor;
@@ -207,12 +214,27 @@ export class Client {
     else if (sub.wants(frame)) call(sub.onChange, frame);
   }
 
-  /** A watermark is for all of its feed that were answered, and comes only while they are up to date.
-   * @param {Sub} sub @param {string} cursor */
-  #covered(sub, cursor) {
-    if (!sub.answered || !(sub.ahead(cursor) >= 0)) return;
+  /** A watermark is for all of its feed that were answered, and comes only while they are up to date with the gateway.
+   * One with the time of the one before says that the gateway itself has heard nothing since.
+   * @param {{ cursor: string, at: string }} watermark */
+  #marked({ cursor, at }) {
+    const [feed] = cursor.split('.');
+    const own = this.#marks.get(feed) === at ? STALLED : LIVE;
+    this.#marks.set(feed, at);
+    this.#subs.forEach((sub) => this.#covered(sub, cursor, own));
+  }
+
+  /** It has everything up to here. @param {Sub | undefined} sub @param {string} cursor @param {Status} own */
+  #covered(sub, cursor, own) {
+    if (!sub?.answered || !(sub.ahead(cursor) >= 0)) return;
     sub.cursor = cursor;
-    this.#settle(sub, LIVE);
+    this.#settle(sub, own);
+  }
+
+  /** Changes come again, those first that the gateway has missed. They are here before its answer is. @param {Sub} sub */
+  #recover(sub) {
+    this.#settle(sub, RECOVERING);
+    this.#connection.ping();
   }
 
   /** @param {Sub} sub @param {Status} own */
@@ -220,23 +242,6 @@ export class Client {
     if (sub.own === own) return;
     sub.own = own;
     this.#tell();
-  }
-
-  /** A gateway does not say when one has caught up. So a ping asks, and again, until nothing that was missed has come
-   * before its answer. @param {Sub} sub */
-  #askIfAllCame(sub) {
-    sub.quiet = true;
-    this.#settle(sub, CATCHING_UP);
-    this.#connection.ping();
-  }
-
-  #ponged() {
-    const behind = [...this.#subs].filter((sub) => sub.answered && sub.own === CATCHING_UP);
-    const busy = behind.filter((sub) => !sub.quiet);
-    behind.filter((sub) => sub.quiet).forEach((sub) => this.#settle(sub, LIVE));
-    busy.forEach((sub) => (sub.quiet = true));
-    clearTimeout(this.#asking);
-    if (busy.length) this.#asking = setTimeout(() => this.#connection.ping(), ASK_AGAIN_MS);
   }
 
   /** @param {{ id: string, code: string, message: string }} error */
@@ -269,7 +274,7 @@ export class Client {
   }
 
   #dropped() {
-    clearTimeout(this.#asking);
+    this.#marks.clear();
     this.#subs.forEach((sub) => {
       this.#forget(sub);
       if (sub.own.state !== 'failed') sub.own = CATCHING_UP;
@@ -296,7 +301,7 @@ export class Client {
   #tell() {
     const { away, gateway } = this.#connection;
     this.#subs.forEach((sub) => sub.show(away && sub.own.state !== 'failed' ? away : sub.own));
-    const settled = [...this.#subs].every((sub) => sub.own !== CATCHING_UP);
+    const settled = [...this.#subs].every((sub) => sub.own.state !== 'catching up');
     // A callback may have changed it meanwhile, and told that.
     const status = this.#connection.away ?? { ...(settled ? LIVE : CATCHING_UP), gateway };
     if (!differs(status, this.#status)) return;

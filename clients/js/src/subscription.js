@@ -18,8 +18,6 @@ export class Sub {
   status = CLOSED;
   /** Until it is asked for again. @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
-  /** Whether nothing that was missed has come since the last ping. */
-  quiet = false;
   /** Whether it was said that nobody carries its topic. */
   told = false;
   backoff = new Backoff(2_000, 15_000);

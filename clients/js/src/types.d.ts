@@ -46,7 +46,8 @@ export interface TxEnd {
 
 /**
  * - `connecting`: there is no connection yet.
- * - `catching up`: connected; not everything that was missed is here yet.
+ * - `catching up`: connected; not everything that was missed is here yet. With an `error` of code `stalled`: the gateway
+ *   itself hears nothing.
  * - `live`: what is here is what there is.
  * - `waiting`: until `retryAt`, then again; `error` says why.
  * - `failed`: for good; `error` says why.
@@ -58,7 +59,7 @@ export interface Status {
   state: State;
   /** When it will be tried again, as `Date.now()` counts. */
   retryAt?: number;
-  /** Why it waits or has failed. */
+  /** Why it waits, has failed, or has stalled. */
   error?: Error;
   /** Which gateway serves the connection. */
   gateway?: string;

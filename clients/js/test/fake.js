@@ -97,10 +97,16 @@ class Peer {
     return count;
   }
 
-  async answer({ route = 1, cursor, resumed } = {}) {
+  async answer({ route = 1, cursor, resumed, caughtUp = true } = {}) {
     const asked = await this.hear('subscribe');
-    this.say({ type: 'subscribed', id: asked.id, route, cursor: cursor ?? asked.since ?? 'f.0', resumed: resumed ?? !!asked.since });
+    const answer = { cursor: cursor ?? asked.since ?? 'f.0', resumed: resumed ?? !!asked.since };
+    this.say({ type: 'subscribed', id: asked.id, route, ...answer });
+    if (answer.resumed && caughtUp) this.caughtUp(asked, answer.cursor);
     return asked;
+  }
+
+  caughtUp({ id }, cursor) {
+    this.say({ type: 'caught_up', id, cursor });
   }
 
   say(frame) {

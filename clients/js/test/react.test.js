@@ -145,8 +145,7 @@ test('useRows shows a table, and useStatus the connection', async (t) => {
   await until(() => page.text === '"7,8,9 live/live"');
   peer.socket.terminate();
   await until(() => page.text.startsWith('"7,8,9 waiting'));
-  const again = await gateway.subscribed();
-  await until(() => again.peer.pong());
+  await gateway.subscribed();
   await until(() => page.text === '"7,8,9 live/live"');
   assert.equal(loads, 1, 'neither Strict Mode nor a reconnect loads again');
 });

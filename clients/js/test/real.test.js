@@ -7,8 +7,9 @@ import { connect } from '../src/index.js';
 import { WebSocket, sleep, until } from './fake.js';
 import { Site } from './site.js';
 
-const CLIENTS = 50;
-const FAULTS = 10;
+// More of both: `make torture-js`.
+const CLIENTS = Number(process.env.ROWCAST_CLIENTS ?? 50);
+const FAULTS = Number(process.env.ROWCAST_FAULTS ?? 10);
 const LATE_MS = 30_000;
 
 /** The same strikes again for the same seed (ROWCAST_SEED). */

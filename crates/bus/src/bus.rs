@@ -1,6 +1,6 @@
 use protocol::Source;
 
-use crate::{MemoryBus, Publisher, Reader, RedisBus, Subscription};
+use crate::{Broadcaster, Broadcasts, MemoryBus, Publisher, Reader, RedisBus, Subscription};
 
 /// A bus of either kind. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,6 +33,22 @@ impl Bus {
         match self {
             Self::Memory(bus) => bus.subscribe(source),
             Self::Redis(bus) => bus.subscribe(source),
+        }
+    }
+
+    /// Where messages between clients are sent.
+    pub fn broadcaster(&self) -> Broadcaster {
+        match self {
+            Self::Memory(bus) => bus.broadcaster(),
+            Self::Redis(bus) => bus.broadcaster(),
+        }
+    }
+
+    /// Where they arrive. Of Redis: to be called within a tokio runtime.
+    pub fn broadcasts(&self) -> Broadcasts {
+        match self {
+            Self::Memory(bus) => bus.broadcasts(),
+            Self::Redis(bus) => bus.broadcasts(),
         }
     }
 }

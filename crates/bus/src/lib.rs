@@ -10,12 +10,14 @@
 //! - [`Reader::history`] is complete or refused, never partial; [`Reader::history_up_to`] is
 //!   complete as far as it says.
 //! - [`Reader::head`] says which feed is current, how far it goes, and what it carries.
+//! - [`Broadcaster::send`] is at most once, to who is there, and apart from all of the above.
 //!
 //! Each [`Source`](protocol::Source) has one current feed. A listener takes it over with
 //! [`Publisher::begin`], under an epoch that its database gave it while it held the leader's lock.
 
 #![warn(missing_docs)]
 
+mod broadcast;
 mod bus;
 mod memory;
 mod position;
@@ -24,6 +26,7 @@ mod reader;
 mod redis;
 mod subscription;
 
+pub use broadcast::{Broadcaster, Broadcasts, Heard};
 pub use bus::Bus;
 pub use memory::MemoryBus;
 pub use position::{Position, Step};

@@ -5,11 +5,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use protocol::{Batch, Catalogue, FeedId, Micros, Offset, Slice, Source, Topic};
 use tokio::sync::broadcast;
 
 use crate::{
-    Answer, Head, History, Publisher, Reader, Retention, Subscription, Term,
+    Answer, Broadcaster, Broadcasts, Head, Heard, History, Publisher, Reader, Retention, Subscription, Term,
     publisher::Begin,
     subscription::{Inner, Raw},
 };
@@ -17,11 +18,15 @@ use crate::{
 /// Batches that a subscriber may fall behind before it gets a gap.
 const LAG_BATCHES: usize = 4096;
 
+/// Broadcasts that a receiver may fall behind before it misses some.
+const LAG_BROADCASTS: usize = 1024;
+
 /// A bus inside one process. Cheap to clone; clones are the same bus.
 #[derive(Debug, Clone)]
 pub struct MemoryBus {
     retention: Retention,
     sources: Arc<HashMap<Source, Shared>>,
+    broadcasts: broadcast::Sender<Bytes>,
 }
 
 #[derive(Debug)]
@@ -71,7 +76,8 @@ impl MemoryBus {
     /// An empty bus.
     pub fn new(retention: Retention) -> Self {
         let shared = || Shared { held: Mutex::new(None), channel: broadcast::channel(LAG_BATCHES).0 };
-        Self { retention, sources: Arc::new(Source::ALL.into_iter().map(|source| (source, shared())).collect()) }
+        let sources = Arc::new(Source::ALL.into_iter().map(|source| (source, shared())).collect());
+        Self { retention, sources, broadcasts: broadcast::channel(LAG_BROADCASTS).0 }
     }
 
     /// A listener's end.
@@ -88,6 +94,16 @@ impl MemoryBus {
     pub fn subscribe(&self, source: Source) -> Subscription {
         let channel = self.shared(source).channel.subscribe();
         Subscription::new(Inner::Memory(MemorySubscription { channel, started: false }))
+    }
+
+    /// Where messages between clients are sent.
+    pub fn broadcaster(&self) -> Broadcaster {
+        Broadcaster::Memory(MemoryBroadcaster { channel: self.broadcasts.clone() })
+    }
+
+    /// Where they arrive.
+    pub fn broadcasts(&self) -> Broadcasts {
+        Broadcasts::Memory(MemoryBroadcasts { channel: self.broadcasts.subscribe(), started: false })
     }
 
     /// Forgets everything, as a Redis that was emptied does.
@@ -237,6 +253,42 @@ impl MemoryReader {
             return History::Trimmed;
         }
         History::Complete { through: h.last, slices }
+    }
+}
+
+/// See [`Broadcaster`].
+#[derive(Debug, Clone)]
+pub struct MemoryBroadcaster {
+    channel: broadcast::Sender<Bytes>,
+}
+
+impl MemoryBroadcaster {
+    pub(crate) fn send(&self, messages: &[Bytes]) {
+        for message in messages {
+            // An error says that nobody is there.
+            drop(self.channel.send(message.clone()));
+        }
+    }
+}
+
+/// See [`Broadcasts`].
+#[derive(Debug)]
+pub struct MemoryBroadcasts {
+    channel: broadcast::Receiver<Bytes>,
+    started: bool,
+}
+
+impl MemoryBroadcasts {
+    pub(crate) async fn next(&mut self) -> Heard {
+        if !std::mem::replace(&mut self.started, true) {
+            return Heard::Missed;
+        }
+        match self.channel.recv().await {
+            Ok(message) => Heard::Message(message),
+            Err(broadcast::error::RecvError::Lagged(_)) => Heard::Missed,
+            // Without a bus there is nothing to wait for.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 

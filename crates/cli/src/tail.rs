@@ -188,7 +188,7 @@ impl Tail {
                     return Ok(Some(End::Done));
                 }
             }
-            "watermark" => self.since = cursor(),
+            "watermark" | "caught_up" => self.since = cursor(),
             "reset" => {
                 self.since = cursor();
                 let reason = message["reason"].as_str().unwrap_or("?");

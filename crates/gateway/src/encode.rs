@@ -1,15 +1,16 @@
 //! How a change becomes a frame: once per form, whoever gets it.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, collections::HashMap};
 
 use protocol::{
-    FeedId, Kind, Topic,
+    Catalogue, FeedId, Kind, Topic,
     config::Wrap,
     message::{self, Addressee, OfTx},
 };
 
 use crate::{
     hit::{Hit, OpenTx},
+    realtime::{self, Bindings},
     sse, ws,
 };
 
@@ -22,6 +23,8 @@ pub enum Form<'a> {
     Native(Addressee<'a>),
     /// The same as an event.
     Events,
+    /// As Supabase's client gets it.
+    Realtime(&'a Bindings),
 }
 
 /// Scratch space that is kept: one large row is no reason to hold its size for ever.
@@ -31,9 +34,17 @@ const KEPT_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Encoder {
     scratch: Vec<u8>,
+    /// The columns of each table that has any, with their types, as JSON.
+    columns: HashMap<Topic, Box<str>>,
 }
 
 impl Encoder {
+    /// Takes notice of the columns of tables.
+    pub fn set_columns(&mut self, catalogue: &Catalogue) {
+        let columns = catalogue.topics.iter().filter(|info| !info.columns.is_empty());
+        self.columns = columns.map(|info| (info.topic.clone(), realtime::columns(info).into())).collect();
+    }
+
     /// Appends the frame of a change. `of_tx`: what a native client is told of its transaction.
     pub fn frame<T: Borrow<Topic>>(
         &mut self,
@@ -62,10 +73,17 @@ impl Encoder {
             }
             (Form::Native(to), _) => write_change(&mut self.scratch, to, feed, hit, of_tx),
             (Form::Events, _) => write_change(&mut self.scratch, Addressee::Reader, feed, hit, of_tx),
+            (Form::Realtime(bindings), row) => {
+                let columns = self.columns.get(topic).map(|columns| &**columns);
+                if let Some(row) = row {
+                    bindings.write(out, feed, topic, change, row, columns);
+                }
+                return;
+            }
         }
         match form {
             Form::Events => sse::write_event(out, None, Some((feed, change.offset)), &self.scratch),
-            Form::Plain(_) | Form::Native(_) => ws::write_text(out, &self.scratch),
+            Form::Plain(_) | Form::Native(_) | Form::Realtime(_) => ws::write_text(out, &self.scratch),
         }
         self.scratch.shrink_to(KEPT_BYTES);
     }
@@ -74,8 +92,8 @@ impl Encoder {
     pub fn tx_end(&mut self, out: &mut Vec<u8>, form: Form<'_>, feed: &FeedId, open: OpenTx) {
         self.scratch.clear();
         match form {
-            // It knows of no transactions.
-            Form::Plain(_) => {}
+            // They know of no transactions.
+            Form::Plain(_) | Form::Realtime(_) => {}
             Form::Native(to) => {
                 message::tx_end(&mut self.scratch, to, feed, open.last, open.tx);
                 ws::write_text(out, &self.scratch);

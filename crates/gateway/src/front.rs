@@ -19,6 +19,7 @@ use crate::{
     limits::{LimitError, Limits, Permit},
     metrics::Metrics,
     ready::Readiness,
+    realtime::Outbound,
     shard::{Arrival, Sockets},
 };
 
@@ -41,6 +42,10 @@ pub struct Front {
     pub stopping: CancellationToken,
     /// Over how long clients are sent away then.
     pub drain: Duration,
+    /// Where messages between clients go.
+    pub outbound: Outbound,
+    /// Bytes of the body of a request that has one of them.
+    pub max_body_bytes: usize,
     /// Where those who are let in go.
     pub arrivals: mpsc::UnboundedSender<Arrival>,
 }
@@ -50,6 +55,9 @@ pub struct Front {
 pub enum Purpose<'a> {
     /// A connection on which a token may still be shown, and topics be asked for.
     Talk,
+    /// A connection of Supabase's client, with its apikey: who shows no token, or a bad one, hears that when it
+    /// joins a channel, for a browser tells nobody why a WebSocket was refused.
+    Join(Option<&'a str>),
     /// These topics.
     Read(&'a [Topic]),
 }
@@ -102,12 +110,31 @@ impl Front {
         retry_later(problem(status, "too_many_connections", message))
     }
 
+    /// What a request of Supabase's client may do.
+    pub async fn claims_of<B: Sync>(
+        &self,
+        request: &Request<B>,
+        apikey: Option<&str>,
+    ) -> Result<Option<Claims>, Denied> {
+        let claims = self.admit(request, Purpose::Join(apikey)).await;
+        claims.inspect_err(|denied| self.metrics.denied(denied.code.as_str()))
+    }
+
     async fn admit<B: Sync>(&self, request: &Request<B>, purpose: Purpose<'_>) -> Result<Option<Claims>, Denied> {
-        let admitted = self.access.admit(peer(request).ip(), request.headers(), request.uri().query()).await?;
+        let admitted = self.access.admit(peer(request).ip(), request.headers(), request.uri().query()).await;
+        if let Purpose::Join(apikey) = purpose {
+            return match (admitted, apikey) {
+                (Ok(Admitted::Claims(claims)), _) => Ok(Some(claims)),
+                (Err(denied), _) if denied.status != StatusCode::UNAUTHORIZED => Err(denied),
+                (Ok(Admitted::NeedsToken) | Err(_), Some(apikey)) => Ok(self.access.claims_of_key(apikey).await),
+                (Ok(Admitted::NeedsToken) | Err(_), None) => Ok(None),
+            };
+        }
+        let admitted = admitted?;
         match (admitted, purpose) {
-            (Admitted::NeedsToken, Purpose::Talk) => Ok(None),
+            (Admitted::NeedsToken, Purpose::Talk | Purpose::Join(_)) => Ok(None),
             (Admitted::NeedsToken, Purpose::Read(_)) => Err(Denied::no_token()),
-            (Admitted::Claims(claims), Purpose::Talk) => Ok(Some(claims)),
+            (Admitted::Claims(claims), Purpose::Talk | Purpose::Join(_)) => Ok(Some(claims)),
             (Admitted::Claims(claims), Purpose::Read(topics)) => {
                 match topics.iter().find(|topic| !claims.may_subscribe(topic.as_str())) {
                     None => Ok(Some(claims)),

@@ -29,6 +29,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     ready::Readiness,
+    realtime::{self, Outbound, SHARD_BROADCASTS},
     session::Sessions,
     settings::Settings,
     shard::{Shard, Sockets},
@@ -120,6 +121,14 @@ impl Gateway {
         for feed in feeds {
             feeding_tasks.spawn(feed.run(feeding.clone()));
         }
+        let outbound = Outbound::start(&self.bus, metrics.clone(), feeding.clone());
+        let (shard_broadcasts, broadcasts): (Vec<_>, Vec<_>) =
+            inboxes.iter().map(|_| mpsc::channel(SHARD_BROADCASTS)).unzip();
+        let hearing = realtime::hear(self.bus.broadcasts(), shard_broadcasts, metrics.clone());
+        let until = feeding.clone();
+        feeding_tasks.spawn(async move {
+            until.run_until_cancelled(hearing).await;
+        });
         let hub_settings = HubSettings {
             queue_bytes: limits.queue_bytes,
             recent_bytes: limits.recent_bytes,
@@ -140,6 +149,8 @@ impl Gateway {
                 sockets: sockets.clone(),
                 stopping: shutdown.clone(),
                 drain: Duration::from_millis(limits.drain_ms),
+                outbound: outbound.clone(),
+                max_body_bytes: limits.max_frame_bytes as usize,
                 arrivals: arrivals.clone(),
             })
             .collect();
@@ -157,12 +168,14 @@ impl Gateway {
         // A shard's channel ends with its front.
         drop(arrivals);
         let mut shards = JoinSet::new();
+        let inboxes = inboxes.into_iter().zip(broadcasts);
         let parts = self.listeners.into_iter().zip(inboxes).zip(fronts.into_iter().zip(receptions));
-        for (index, ((listener, events), (front, admitted))) in parts.enumerate() {
+        for (index, ((listener, (events, broadcasts)), (front, admitted))) in parts.enumerate() {
             let shard = Shard {
                 listener,
                 router: http::router(front, &self.config, self.ingest.clone(), inspector.clone()),
                 events,
+                broadcasts,
                 arrivals: admitted,
                 sockets: sockets.clone(),
                 pulse: pulses[index].clone(),
@@ -170,12 +183,13 @@ impl Gateway {
                 shutdown: shutdown.clone(),
             };
             let (hub_settings, historian, metrics) = (hub_settings.clone(), historian.clone(), metrics.clone());
-            let (access, name) = (self.access.clone(), Arc::clone(&name));
+            let (access, name, outbound) = (self.access.clone(), Arc::clone(&name), outbound.clone());
             let (max_frame_bytes, max_messages_per_s) = (limits.max_frame_bytes, limits.max_messages_per_s);
             let sessions = move || Sessions {
                 hub: HubHandle::new(hub_settings, historian, metrics.clone(), index),
                 access,
                 metrics,
+                outbound,
                 name: Rc::from(&*name),
                 max_frame_bytes,
                 max_messages_per_s,

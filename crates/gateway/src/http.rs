@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::map_response,
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use protocol::{
     ErrorCode, Topic,
@@ -18,8 +18,10 @@ use serde_json::json;
 use crate::{
     access::Admitted,
     changes,
+    door::Door,
     front::{peer, unavailable},
-    session::{Door, Newcomer},
+    realtime,
+    session::Newcomer,
     shard::Arrival,
     sse, web,
     ws::{Handshake, accept_key},
@@ -37,13 +39,22 @@ pub fn router(front: Front, config: &Config, ingest: Router, inspector: Router) 
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/rowcast", any(native))
+        .route("/realtime/v1/websocket", any(realtime::serve))
+        .route("/socket/websocket", any(realtime::serve))
+        .route("/realtime/v1/api/broadcast", post(realtime::send).options(realtime::preflight))
+        .route("/socket/api/broadcast", post(realtime::send).options(realtime::preflight))
+        .route(
+            "/realtime/v1/api/broadcast/{topic}/events/{event}",
+            post(realtime::send_one).options(realtime::preflight),
+        )
+        .route("/socket/api/broadcast/{topic}/events/{event}", post(realtime::send_one).options(realtime::preflight))
         .route("/sse", get(sse::serve).options(preflight))
         .route("/changes", get(changes::serve).options(preflight))
         .route("/ws/{topic}", any(any_topic))
         .route("/ws/{topic}/", any(any_topic));
     for endpoint in &config.endpoints {
         let door = Door::Plain { topics: endpoint.topics.clone(), wrap: endpoint.wrap };
-        let serve = move |State(front): State<Front>, request: Request| open(front, door.clone(), request);
+        let serve = move |State(front): State<Front>, request: Request| open(front, door.clone(), None, request);
         router = router.route(&endpoint.path, any(serve));
     }
     let metrics = front.metrics.clone();
@@ -88,7 +99,7 @@ async fn metrics(State(front): State<Front>) -> Response {
 }
 
 async fn native(State(front): State<Front>, request: Request) -> Response {
-    open(front, Door::Native, request).await
+    open(front, Door::Native, None, request).await
 }
 
 /// What a browser asks before a page of another origin may send a token in a header.
@@ -115,7 +126,7 @@ async fn any_topic(
         Err(e) => return problem(StatusCode::NOT_FOUND, ErrorCode::BadTopic.as_str(), &e.to_string()),
     };
     match front.readiness.carries(&name) {
-        Some(true) => open(front, Door::Plain { topics: vec![topic], wrap: Wrap::None }, request).await,
+        Some(true) => open(front, Door::Plain { topics: vec![topic], wrap: Wrap::None }, None, request).await,
         Some(false) => {
             let mut message = format!("no listener carries the topic '{name}', and no [[endpoint]] has this path");
             // What there is, as far as this client may see it.
@@ -130,8 +141,8 @@ async fn any_topic(
     }
 }
 
-/// Turns a request into a connection, or says why not.
-async fn open(front: Front, door: Door, request: Request) -> Response {
+/// Turns a request into a connection, or says why not. `apikey` is that of a client of Supabase.
+pub(crate) async fn open(front: Front, door: Door, apikey: Option<&str>, request: Request) -> Response {
     // What follows an upgrade is the WebSocket's, and not half of it a body's.
     if !axum::body::HttpBody::is_end_stream(request.body()) {
         return problem(StatusCode::BAD_REQUEST, "bad_handshake", "a WebSocket is opened without a body");
@@ -151,6 +162,7 @@ async fn open(front: Front, door: Door, request: Request) -> Response {
     };
     let purpose = match &door {
         Door::Native => Purpose::Talk,
+        Door::Realtime { .. } => Purpose::Join(apikey),
         Door::Plain { topics, .. } => Purpose::Read(topics),
     };
     let (claims, permit) = match front.let_in(&request, purpose).await {

@@ -4,7 +4,8 @@
 //! into one gapless sequence; a [`shard`] is a thread with its own connections; its [`hub`] knows
 //! which of them wants what; a [`session`] is the life of one connection; [`ws`] is the framing.
 //! [`http`] is the front door, [`access`] decides who comes in, [`ingest`] writes rows. Who cannot speak
-//! WebSocket gets the same changes as events (`sse`), or asks for them (`changes`).
+//! WebSocket gets the same changes as events (`sse`), or asks for them (`changes`); `realtime` is what
+//! Supabase's client speaks.
 
 #![warn(missing_docs)]
 
@@ -12,6 +13,7 @@ pub mod access;
 mod changes;
 mod conflation;
 mod connection;
+pub mod door;
 pub mod encode;
 pub mod feed;
 mod front;
@@ -27,6 +29,7 @@ pub mod metrics;
 mod outbox;
 mod query;
 pub mod ready;
+mod realtime;
 mod recent;
 mod ring;
 mod row_key;

@@ -94,6 +94,10 @@ metrics! {
     deliveries: Counter = "deliveries";
     /// Changes of a row that were joined with a later one, as a subscription asked for.
     conflated: Counter = "conflated_changes";
+    /// Messages between clients that arrived from the bus.
+    broadcasts: Counter = "broadcasts";
+    /// Messages between clients that were dropped, where there was no room, or the bus was away.
+    broadcasts_dropped: Counter = "broadcasts_dropped";
     /// Bytes that sockets took.
     written: Counter = "written", Unit::Bytes;
     /// Times that something may have been missed between the bus and this gateway.
@@ -164,6 +168,14 @@ impl Metrics {
 
     pub(crate) fn delivered(&self, changes: u64) {
         self.inner.deliveries.inc_by(changes);
+    }
+
+    pub(crate) fn broadcast(&self) {
+        self.inner.broadcasts.inc();
+    }
+
+    pub(crate) fn broadcasts_dropped(&self, count: u64) {
+        self.inner.broadcasts_dropped.inc_by(count);
     }
 
     pub(crate) fn conflated(&self, changes: u64) {

@@ -73,10 +73,18 @@ impl Ring {
 
     /// What follows a position, as far as it lies together in memory; nothing at the head.
     pub fn from(&self, position: u64) -> &[u8] {
+        self.two_from(position)[0]
+    }
+
+    /// What follows a position, in two pieces where it goes on elsewhere in memory. A ring that is kept
+    /// for slow readers is seldom at the beginning of a chunk: with two writes where one chunk ends, they
+    /// made the others a half slower.
+    pub fn two_from(&self, position: u64) -> [&[u8]; 2] {
         debug_assert!(position >= self.tail, "nobody stays before the tail");
         let after = self.chunks.partition_point(|chunk| chunk.end() <= position);
-        let Some(chunk) = self.chunks.get(after) else { return &[] };
-        chunk.bytes.get(position.saturating_sub(chunk.start) as usize..).unwrap_or_default()
+        let Some(chunk) = self.chunks.get(after) else { return [&[], &[]] };
+        let rest = chunk.bytes.get(position.saturating_sub(chunk.start) as usize..).unwrap_or_default();
+        [rest, self.chunks.get(after + 1).map_or(&[], |next| &next.bytes)]
     }
 
     /// A copy of what lies between two positions.
@@ -161,6 +169,9 @@ mod tests {
             assert!(rest.iter().enumerate().all(|(at, byte)| *byte == ((position + at as u64) / 1000 + 1) as u8));
         }
         assert!(ring.from(ring.head()).is_empty());
+        let [end, next] = ring.two_from(31_999);
+        assert_eq!((end, next.len(), next[0]), (&[32; 1][..], 32_000, 33));
+        assert_eq!(ring.two_from(199_999), [&[200; 1][..], &[]]);
     }
 
     #[test]

@@ -14,8 +14,7 @@ use std::{
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use protocol::{
-    Close, Cursor, ErrorCode, Source, Topic,
-    config::Wrap,
+    Close, Cursor, ErrorCode, Source,
     message::{self, ClientMessage, Refused, Subscribe},
 };
 use tokio::{io::Interest, net::TcpStream};
@@ -23,44 +22,25 @@ use tracing::debug;
 
 use crate::{
     access::{Access, Claims},
+    door::Door,
     hub::{Caller, ConnKey, Expiry, HubHandle, Refusal, Speech, WATERMARK},
     limits::{MessageRate, Permit},
     metrics::Metrics,
+    realtime::{Outbound, Talk},
     ws::{self, Decoder, Incoming, Violation},
 };
 
 /// How long a client that came without a token has to show one.
 const TOKEN_GRACE: Duration = Duration::from_secs(10);
 
+/// How long a client of Supabase has that has no token: it is refused what it joins, and tries again.
+const JOIN_GRACE: Duration = Duration::from_secs(60);
+
 /// A client that goes on sending this many times what it may is closed.
 const PATIENCE: u32 = 20;
 
 /// How often a client that sends and does not read is looked at, whether it has left.
 const HANG_UP_LOOK: Duration = Duration::from_millis(250);
-
-/// What a connection is for.
-#[derive(Debug, Clone)]
-pub enum Door {
-    /// The native protocol.
-    Native,
-    /// A plain endpoint.
-    Plain {
-        /// Its topics.
-        topics: Vec<Topic>,
-        /// How payloads are sent.
-        wrap: Wrap,
-    },
-}
-
-impl Door {
-    /// Its name in metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Plain { .. } => "plain",
-        }
-    }
-}
 
 /// A client whose request was accepted and answered with 101.
 pub struct Newcomer {
@@ -84,6 +64,8 @@ pub struct Sessions {
     pub access: Access,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where messages between clients go.
+    pub outbound: Outbound,
     /// The name of this gateway.
     pub name: Rc<str>,
     /// Bytes of one message.
@@ -144,8 +126,12 @@ impl Sessions {
         };
         let socket = Rc::new(parts.io.into_inner());
         self.metrics.opened(door.name());
+        let speech = match door {
+            Door::Realtime { vsn, .. } => Speech::Realtime(vsn),
+            Door::Native | Door::Plain { .. } => Speech::WebSocket,
+        };
         let key = self.hub.with(|hub| {
-            let key = hub.join(Rc::clone(&socket), Speech::WebSocket);
+            let key = hub.join(Rc::clone(&socket), speech);
             hub.introduce(key, caller, door.name(), claims.as_ref());
             key
         });
@@ -171,6 +157,7 @@ impl Session {
                 hub.send_text(self.key, &message::hello(&self.shared.name, env!("CARGO_PKG_VERSION")));
                 hub.want_watermarks(self.key, WATERMARK);
             }
+            Door::Realtime { .. } => hub.want_watermarks(self.key, WATERMARK),
             Door::Plain { topics, wrap } => hub.subscribe_plain(self.key, topics, *wrap, since),
         });
         self.set_expiry();
@@ -178,6 +165,9 @@ impl Session {
 
     fn set_expiry(&self) {
         let expires = match &self.claims {
+            None if matches!(self.door, Door::Realtime { .. }) => Some((JOIN_GRACE, Expiry::NeverJoined)),
+            // Each channel has its own end.
+            Some(_) if matches!(self.door, Door::Realtime { .. }) => None,
             None => Some((TOKEN_GRACE, Expiry::NoToken)),
             Some(claims) => expiry(claims),
         };
@@ -281,14 +271,30 @@ impl Session {
             Incoming::Ping(payload) => self.shared.hub.with(|hub| hub.send(self.key, ws::pong(&payload))),
             // Plain endpoints are one-way: what their front ends send is nobody's concern.
             Incoming::Text(text) if matches!(self.door, Door::Native) => self.take_message(&text).await,
+            Incoming::Text(text) => {
+                if let Some(talk) = self.talk() {
+                    talk.text(&text).await;
+                }
+            }
             Incoming::Binary(_) if matches!(self.door, Door::Native) => {
                 let reason = "this protocol is JSON in text frames";
                 self.shared.hub.with(|hub| hub.close(self.key, Close::Unsupported, reason));
                 return false;
             }
-            Incoming::Text(_) | Incoming::Binary(_) | Incoming::Pong | Incoming::Close => {}
+            Incoming::Binary(bytes) => {
+                if let Some(talk) = self.talk() {
+                    talk.binary(&bytes).await;
+                }
+            }
+            Incoming::Pong | Incoming::Close => {}
         }
         true
+    }
+
+    /// For a client of Supabase.
+    fn talk(&self) -> Option<Talk<'_>> {
+        let Door::Realtime { vsn, apikey } = self.door else { return None };
+        Some(Talk { shared: &self.shared, key: self.key, vsn, claims: self.claims.as_ref(), apikey })
     }
 
     fn too_many(&mut self, incoming: &Incoming) -> bool {
@@ -298,6 +304,9 @@ impl Session {
             let reason = format!("more than {most} messages a second");
             self.shared.hub.with(|hub| hub.close(self.key, Close::RateLimited, &reason));
             return false;
+        }
+        if let Some(talk) = self.talk() {
+            talk.too_many(incoming, most.get());
         }
         if let (Door::Native, Incoming::Text(text)) = (&self.door, incoming) {
             let id = match ClientMessage::parse(text) {

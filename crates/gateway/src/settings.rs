@@ -127,7 +127,7 @@ pub struct LimitFlags {
 
     /// Bytes of changes that wait in memory for slow sockets, once for all with the same
     /// subscriptions; who is further back falls behind. Also bytes of answers that wait for one.
-    #[arg(long, env = "ROWCAST_QUEUE_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
+    #[arg(long, env = "ROWCAST_QUEUE_BYTES", default_value_t = 524_288, value_name = "BYTES")]
     pub queue_bytes: usize,
 
     /// Bytes of recent changes that each shard keeps in memory, to resume from.

@@ -26,6 +26,7 @@ use crate::{
     feed::FeedEvent,
     hub::{Hub, HubHandle},
     limits::Limits,
+    realtime::Broadcast,
     session::{Newcomer, Sessions},
     sse::Follower,
 };
@@ -53,6 +54,8 @@ pub struct Shard {
     pub router: Router,
     /// What the feeds have to say.
     pub events: mpsc::Receiver<FeedEvent>,
+    /// Messages between clients.
+    pub broadcasts: mpsc::Receiver<Arc<Broadcast>>,
     /// Who was let in.
     pub arrivals: mpsc::UnboundedReceiver<Arrival>,
     /// How many sockets there may be.
@@ -133,6 +136,7 @@ impl Shard {
         let reception = Reception { arrivals: self.arrivals, sessions: Rc::new(sessions) };
         tasks.spawn_local(sweep(hub.clone(), self.events, reception));
         tasks.spawn_local(tick(hub.clone(), self.pulse));
+        tasks.spawn_local(broadcast(hub.clone(), self.broadcasts));
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}
@@ -272,6 +276,16 @@ async fn sweep(hub: HubHandle, mut events: mpsc::Receiver<FeedEvent>, mut recept
             () = dirty.notified() => {}
         }
     }
+}
+
+/// Hands on messages between clients, one at a turn, so that a flood of them leaves changes theirs.
+async fn broadcast(hub: HubHandle, mut broadcasts: mpsc::Receiver<Arc<Broadcast>>) {
+    while let Some(message) = broadcasts.recv().await {
+        hub.with(|hub| hub.broadcast(&message));
+        tokio::task::yield_now().await;
+    }
+    // The gateway stops, and the shard drains.
+    std::future::pending().await
 }
 
 async fn tick(hub: HubHandle, pulse: Pulse) {

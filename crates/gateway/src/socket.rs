@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use nix::{errno::Errno, sys::socket::MsgFlags};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, send, sendmsg},
+};
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use socket2::{Socket, TcpKeepalive};
 use tokio::{io::Interest, net::TcpStream};
@@ -46,12 +49,18 @@ pub fn write(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     socket.try_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, bytes, HOW)?))
 }
 
-/// Writes what the socket takes, past tokio, which would look first whether it knows the socket to be
-/// full: memory that is cold for each of a thousand sockets, and with the way to the descriptor 7 % of
-/// the time of a fan-out. Who finds it full goes on with [`write`], and so tokio notices then.
-pub fn write_at_once(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
+/// Writes what the socket takes of one piece or two, past tokio, which would look first whether it
+/// knows the socket to be full: memory that is cold for each of a thousand sockets, and with the way to
+/// the descriptor 7 % of the time of a fan-out. Who finds it full goes on with [`write`], and so tokio
+/// notices then.
+pub fn write_at_once(socket: RawFd, [bytes, next]: [&[u8]; 2]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_NOSIGNAL | EOR;
     loop {
-        match nix::sys::socket::send(socket, bytes, MsgFlags::MSG_NOSIGNAL | EOR) {
+        let sent = match next {
+            [] => send(socket, bytes, flags),
+            _ => sendmsg::<()>(socket, &[IoSlice::new(bytes), IoSlice::new(next)], &[], flags, None),
+        };
+        match sent {
             // A signal came first.
             Err(Errno::EINTR) => {}
             result => return Ok(result?),

@@ -176,6 +176,7 @@ async fn who_resumes_gets_what_it_missed_conflated_from_memory_and_from_the_hist
             assert_eq!(again.next("change").await, change);
             assert_eq!(gateway.metric("rowcast_gateway_conflated_changes_total").await, joined);
         }
+        assert_eq!(client.next("caught_up").await["cursor"], feed.cursor(501));
         // Then it is live, and its route hands on at once after a pause.
         feed.set(1, 500, 501).await;
         let change = client.next("change").await;

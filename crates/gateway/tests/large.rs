@@ -51,6 +51,8 @@ async fn rows_of_several_mib_arrive_live_from_memory_from_the_history_and_slowly
                 assert_eq!((&change["cursor"], &change["data"]["id"]), (&json!(feed.cursor(n)), &json!(n)));
             }
         }
+        assert_eq!(late.next("caught_up").await["cursor"], feed.cursor(ROWS));
+        assert_eq!(slow.next("caught_up").await["cursor"], feed.cursor(ROWS));
         feed.insert("t", "{}").await;
         for client in [&mut live, &mut slow, &mut late] {
             assert_eq!(client.next("change").await["cursor"], feed.cursor(ROWS + 1));

@@ -75,6 +75,8 @@ async fn a_client_that_was_away_resumes_from_memory_without_a_loss_or_a_repeat()
         let change = client.next("change").await;
         assert_eq!((&change["id"], &change["data"]), (&json!("x"), &json!(n)), "a catch-up carries the id");
     }
+    let caught_up = client.next("caught_up").await;
+    assert_eq!((&caught_up["id"], &caught_up["cursor"]), (&json!("x"), &json!(feed.cursor(10))), "of its feed");
     feed.send("a", "12").await;
     assert_eq!(client.next("change").await["route"], answer["route"], "and then the route");
     assert_eq!(gateway.metric("rowcast_gateway_resumed_changes_total{from=\"memory\"}").await, 4);
@@ -95,6 +97,7 @@ async fn what_memory_no_longer_holds_comes_from_the_history() {
     for n in 2..=50 {
         assert_eq!(client.next("change").await["cursor"], feed.cursor(n));
     }
+    assert_eq!(client.next("caught_up").await["cursor"], feed.cursor(50));
     feed.send("a", "1").await;
     assert_eq!(client.next("change").await["cursor"], feed.cursor(51));
     assert!(gateway.metric("rowcast_gateway_resumed_changes_total{from=\"history\"}").await > 0);

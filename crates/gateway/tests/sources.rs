@@ -54,6 +54,7 @@ async fn who_resumes_goes_on_with_the_feed_of_its_cursor() {
         let answer = client.subscribe(&format!(r#""id":"x","topic":"t","since":"{}""#, feed.cursor(0))).await;
         assert_eq!(answer["resumed"], true, "{answer}");
         assert_eq!(client.next("change").await["cursor"], feed.cursor(1));
+        assert_eq!(client.next("caught_up").await["cursor"], feed.cursor(1));
         assert!(client.is_quiet().await);
     }
     gateway.shutdown.cancel();

@@ -90,6 +90,7 @@ async fn who_comes_back_says_where_it_was_and_gets_what_it_missed_once() {
         for n in 6..=20 {
             assert_eq!(again.change().await.json()["data"], n);
         }
+        assert_eq!(again.named("caught_up").await.id, Some(feed.cursor(20)));
         send(&mut feed, 1).await;
         assert_eq!(again.change().await.json()["data"], 21);
         let mut by_query = EventStream::open(&gateway, &path).await;

@@ -56,8 +56,10 @@ pub struct Catalogue {
 impl Catalogue {
     /// A catalogue of NOTIFY channels, which have a name and nothing else.
     pub fn of_channels(channels: impl IntoIterator<Item = Topic>) -> Self {
-        let mut topics: Vec<_> =
-            channels.into_iter().map(|topic| TopicInfo { topic, columns: Vec::new(), key: Vec::new() }).collect();
+        let mut topics: Vec<_> = channels
+            .into_iter()
+            .map(|topic| TopicInfo { topic, columns: Vec::new(), types: Vec::new(), key: Vec::new() })
+            .collect();
         topics.sort_by(|a, b| a.topic.cmp(&b.topic));
         topics.dedup_by(|a, b| a.topic == b.topic);
         Self { topics }
@@ -77,6 +79,9 @@ pub struct TopicInfo {
     /// The columns of a watched table; empty for a NOTIFY channel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
+    /// The type of each of `columns`, as PostgreSQL names it (`int8`, `_text`); empty if the listener does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
     /// The key columns of a watched table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,

@@ -314,6 +314,11 @@ impl Life {
                 subscription.move_to(&feed, offset);
                 subscription.witness.note(Noted::TxEnd { offset, tx: frame.tx.parse().unwrap_or_default() });
             }
+            // For this one it says what a watermark says for all.
+            ("caught_up", Some(subscription), Some((feed, offset))) => {
+                subscription.move_to(&feed, offset);
+                subscription.witness.note(Noted::Watermark { offset });
+            }
             ("watermark", None, Some((feed, offset))) => {
                 for subscription in &mut self.subscriptions {
                     subscription.move_to(&feed, offset);

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod dashboard;
 mod demo;
 mod foreign;
 mod inspect;
 mod notified;
+mod originals;
 mod recipes;
+mod story;

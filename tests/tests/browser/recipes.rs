@@ -1,6 +1,10 @@
 //! Each recipe with its own trigger and its own JavaScript, from the gateway's own host.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use e2e::{
     browser::{Browser, FOLDER, Line, Page},
@@ -13,12 +17,13 @@ use serde_json::{Value, json};
 
 use crate::notified::Notified;
 
-const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/examples/pages");
+pub const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/examples/pages");
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../clients/js/src");
 const SOUNDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/gateway/src/web/assets");
 
 /// The application of a recipe: it serves its page and its sounds, and what else is asked of its
 /// host is the gateway's.
-async fn application(gateway: &Process, folder: &Path) -> Nginx {
+pub async fn application(gateway: &Process, folder: &Path) -> Nginx {
     let locations = format!(
         "types {{ text/html html; text/javascript js; audio/wav wav; audio/mpeg mp3; }}
          charset utf-8;
@@ -67,7 +72,7 @@ async fn logged(page: Page<'_>, count: usize) -> Vec<Vec<Value>> {
     lines.into_iter().map(|line| line.values).collect()
 }
 
-async fn played(page: Page<'_>, sound: &str, times: usize) {
+pub async fn played(page: Page<'_>, sound: &str, times: usize) {
     eventually("the sound was played", SOON, async || {
         let played = page.played().await.unwrap();
         if played == vec![sound; times] { Ok(()) } else { Err(played) }
@@ -152,7 +157,7 @@ async fn every_insert_update_and_delete_shows_on_the_react_page_of_the_db_change
     let browser = Browser::start(&[]).await.unwrap();
     let notified = Notified::on(&site, "db_changes").await;
     let folder = tempfile::tempdir().unwrap();
-    build_with_react(folder.path());
+    build_with_react(folder.path(), &std::fs::read_to_string(Path::new(PAGES).join("db_changes.js")).unwrap());
     let gateway = &site.gateways[0];
     let application = application(gateway, folder.path()).await;
     // useTableChanges is called twice: for profiles, and for registrations and roles.
@@ -223,16 +228,24 @@ async fn a_posted_reading_shows_on_the_page_of_the_sensors_recipe() {
     assert_eq!(page.evaluate(items).await.unwrap(), json!(["sensor2: 7", "sensor1: 25.5 celsius"]));
 }
 
-/// As the recipe's front end is built; see the comment in db_changes.html.
-fn build_with_react(into: &Path) {
+/// A page of table changes, as the recipe's front end is built; see the comment in db_changes.html.
+pub fn build_with_react(into: &Path, script: &str) {
     std::fs::copy(Path::new(PAGES).join("db_changes.html"), into.join("db_changes.html")).unwrap();
-    let output = Command::new("node")
-        .arg(Path::new(FOLDER).join("node_modules/esbuild/bin/esbuild"))
-        .arg(Path::new(PAGES).join("db_changes.js"))
-        .arg("--bundle")
+    let modules = Path::new(FOLDER).join("node_modules");
+    let mut esbuild = Command::new("node")
+        .arg(modules.join("esbuild/bin/esbuild"))
+        .args(["--bundle", "--sourcefile=db_changes.js"])
         .arg(format!("--outfile={}", into.join("db_changes.bundle.js").display()))
-        .env("NODE_PATH", Path::new(FOLDER).join("node_modules"))
-        .output()
+        .arg(format!("--alias:@rowcast/client/react={CLIENT}/react.js"))
+        // That of the client's own tests would be another one.
+        .arg(format!("--alias:react={}", modules.join("react").display()))
+        .env("NODE_PATH", &modules)
+        .current_dir(PAGES)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("Node.js is not installed: make test installs it");
+    esbuild.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let output = esbuild.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use protocol::Source;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
 use tokio::sync::OnceCell;
 
@@ -28,7 +27,8 @@ pub(super) struct Link {
 
 struct Shared {
     address: Address,
-    source: Source,
+    /// What it is for, for the log.
+    source: &'static str,
     user: &'static str,
     attempt: Mutex<Arc<Attempt>>,
     losses: Losses,
@@ -62,7 +62,7 @@ impl Losses {
 
 impl Link {
     /// `user` is who has it, for the log.
-    pub(super) fn new(address: Address, losses: Losses, source: Source, user: &'static str) -> Self {
+    pub(super) fn new(address: Address, losses: Losses, source: &'static str, user: &'static str) -> Self {
         let (attempt, lost) = (Mutex::default(), AtomicBool::new(false));
         Self { shared: Arc::new(Shared { address, source, user, attempt, losses, lost }) }
     }
@@ -82,7 +82,7 @@ impl Link {
             }
         };
         if self.shared.lost.swap(false, Ordering::Relaxed) {
-            tracing::info!(source = %self.shared.source, user = self.shared.user, "Redis is back");
+            tracing::info!(source = self.shared.source, user = self.shared.user, "Redis is back");
         }
         // The client's own limit is per command; this one covers also what it does not think of.
         let answered = tokio::time::timeout(RESPONSE_TIMEOUT * 2, commands(&mut connection)).await;
@@ -122,7 +122,7 @@ impl Link {
             *current = Arc::new(Attempt { losses: attempt.losses, ..Attempt::default() });
         }
         if !self.shared.lost.swap(true, Ordering::Relaxed) {
-            tracing::warn!(source = %self.shared.source, user = self.shared.user, %why, "Redis is lost");
+            tracing::warn!(source = self.shared.source, user = self.shared.user, %why, "Redis is lost");
         }
     }
 

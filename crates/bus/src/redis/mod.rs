@@ -13,9 +13,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use protocol::Source;
 
-use crate::{BusError, Publisher, Reader, Retention, Subscription, subscription::Inner};
+use crate::{Broadcaster, Broadcasts, BusError, Publisher, Reader, Retention, Subscription, subscription::Inner};
 
 mod address;
+mod broadcast;
 mod keys;
 mod link;
 mod publisher;
@@ -27,7 +28,9 @@ use address::Address;
 use keys::Keys;
 use link::{Link, Losses};
 use publisher::Scripts;
+use subscriber::Subscriber;
 
+pub use broadcast::{RedisBroadcaster, RedisBroadcasts};
 pub use publisher::RedisPublisher;
 pub use reader::RedisReader;
 pub(crate) use subscriber::RedisSubscription;
@@ -98,7 +101,7 @@ impl RedisBus {
     pub fn publisher(&self, source: Source) -> Publisher {
         let Shared { address, losses, retention, scripts, .. } = &*self.shared;
         Publisher::Redis(RedisPublisher {
-            link: Link::new(address.clone(), losses.clone(), source, "publisher"),
+            link: Link::new(address.clone(), losses.clone(), source.as_str(), "publisher"),
             keys: self.keys(source),
             retention: *retention,
             scripts: scripts.clone(),
@@ -109,7 +112,7 @@ impl RedisBus {
     /// whenever it has to.
     pub fn reader(&self, source: Source) -> Reader {
         let Shared { address, losses, scripts, .. } = &*self.shared;
-        let link = Link::new(address.clone(), losses.clone(), source, "reader");
+        let link = Link::new(address.clone(), losses.clone(), source.as_str(), "reader");
         Reader::Redis(RedisReader { link, keys: self.keys(source), scripts: scripts.clone() })
     }
 
@@ -118,8 +121,26 @@ impl RedisBus {
     pub fn subscribe(&self, source: Source) -> Subscription {
         let Shared { address, losses, .. } = &*self.shared;
         let channel = self.keys(source).channel();
-        let subscription = RedisSubscription::new(address.clone(), losses.clone(), source, channel);
-        Subscription::new(Inner::Redis(subscription))
+        let subscriber = Subscriber::new(address.clone(), losses.clone(), source.as_str(), channel);
+        Subscription::new(Inner::Redis(RedisSubscription(subscriber)))
+    }
+
+    /// Where messages between clients are sent. It connects at the first call.
+    pub fn broadcaster(&self) -> Broadcaster {
+        let link = Link::new(self.shared.address.clone(), Losses::default(), "broadcast", "publisher");
+        Broadcaster::Redis(RedisBroadcaster { link, channel: self.broadcast_channel() })
+    }
+
+    /// Where they arrive. To be called within a tokio runtime.
+    pub fn broadcasts(&self) -> Broadcasts {
+        // Losses of its own: what becomes of this connection is no reason to renew those of the feeds.
+        let (address, losses) = (self.shared.address.clone(), Losses::default());
+        let subscriber = Subscriber::new(address, losses, "broadcast", self.broadcast_channel());
+        Broadcasts::Redis(RedisBroadcasts { subscriber })
+    }
+
+    fn broadcast_channel(&self) -> String {
+        format!("{}:broadcast", self.shared.namespace)
     }
 
     fn keys(&self, source: Source) -> Keys {

@@ -8,7 +8,7 @@ use fred::{
         config::{ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig},
     },
 };
-use protocol::{Backoff, Batch, Source};
+use protocol::{Backoff, Batch};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     task::{JoinError, JoinHandle},
@@ -42,20 +42,30 @@ const GOOD_AFTER: Duration = Duration::from_secs(5);
 
 /// See [`crate::Subscription`].
 #[derive(Debug)]
-pub(crate) struct RedisSubscription {
+pub(crate) struct RedisSubscription(pub(super) Subscriber);
+
+/// A connection that is subscribed to a channel, and renewed for ever.
+#[derive(Debug)]
+pub(super) struct Subscriber {
     queue: Arc<Queue>,
     _supervisor: AbortOnDrop,
 }
 
-impl RedisSubscription {
-    pub(super) fn new(address: Address, losses: Losses, source: Source, channel: String) -> Self {
+impl Subscriber {
+    pub(super) fn new(address: Address, losses: Losses, source: &'static str, channel: String) -> Self {
         let queue = Arc::new(Queue::default());
         let supervisor = Supervisor { address, losses, source, channel, queue: queue.clone() };
         Self { queue, _supervisor: AbortOnDrop(tokio::spawn(supervisor.run())) }
     }
 
+    pub(super) async fn next(&mut self) -> Item {
+        self.queue.next().await
+    }
+}
+
+impl RedisSubscription {
     pub(crate) async fn next(&mut self) -> Raw {
-        match self.queue.next().await {
+        match self.0.next().await {
             Item::Gap => Raw::Gap,
             Item::Lost => Raw::Lost,
             Item::Message(message) => match Batch::decode(message) {
@@ -78,7 +88,7 @@ impl RedisSubscription {
 struct Supervisor {
     address: Address,
     losses: Losses,
-    source: Source,
+    source: &'static str,
     channel: String,
     queue: Arc<Queue>,
 }
@@ -92,7 +102,7 @@ impl Supervisor {
             let why = match self.connect().await {
                 Ok(mut connection) => {
                     if std::mem::take(&mut lost) {
-                        tracing::info!(source = %self.source, "the subscription to Redis is back");
+                        tracing::info!(source = self.source, "the subscription to Redis is back");
                     }
                     self.queue.gap();
                     connection.until_lost(&self.queue).await
@@ -100,7 +110,7 @@ impl Supervisor {
                 Err(why) => why,
             };
             if !std::mem::replace(&mut lost, true) {
-                tracing::warn!(source = %self.source, %why, "the subscription to Redis is lost");
+                tracing::warn!(source = self.source, %why, "the subscription to Redis is lost");
                 self.losses.add();
                 self.queue.lost();
             }

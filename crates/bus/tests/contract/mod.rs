@@ -1,6 +1,7 @@
 //! What every bus promises. `contract!` makes a test of each promise, for one kind of bus.
 
 mod begin;
+mod broadcast;
 mod follower;
 mod history;
 mod publish;
@@ -22,7 +23,7 @@ pub trait Harness: Sized {
 }
 
 pub mod promises {
-    pub use super::{begin::*, history::*, publish::*, subscription::*};
+    pub use super::{begin::*, broadcast::*, history::*, publish::*, subscription::*};
 }
 
 #[macro_export]
@@ -78,6 +79,11 @@ macro_rules! contract {
             a_takeover_is_no_gap
             a_new_feed_is_a_gap
             subscriptions_are_counted
+            // broadcast
+            a_broadcast_reaches_everybody_who_is_there_once_and_in_order
+            a_broadcast_to_nobody_is_sent_all_the_same
+            who_takes_broadcasts_too_slowly_is_told_and_goes_on
+            a_flood_of_broadcasts_costs_no_batch
         }
     };
     ($harness:ty: $($promise:ident)*) => {

@@ -17,6 +17,7 @@ pub struct Claims(Option<Arc<Granted>>);
 struct Granted {
     topics: Vec<TopicPattern>,
     ingest: Vec<TopicPattern>,
+    broadcast: Vec<TopicPattern>,
     expires_at: Option<SystemTime>,
     subject: Option<String>,
 }
@@ -46,6 +47,11 @@ impl Claims {
         self.0.as_ref().is_none_or(|granted| covers(&granted.ingest, path))
     }
 
+    /// Whether it may send broadcasts on a channel of this name, and gets those of others.
+    pub fn may_broadcast(&self, channel: &str) -> bool {
+        self.0.as_ref().is_none_or(|granted| covers(&granted.broadcast, channel))
+    }
+
     /// When the connection must end unless a newer token comes: `exp` plus the leeway, so that a
     /// token that was let in is not thrown out in the same second. `None`: never.
     pub fn expires_at(&self) -> Option<SystemTime> {
@@ -66,6 +72,7 @@ pub(super) struct RawClaims {
     sub: Option<String>,
     topics: Option<Vec<TopicPattern>>,
     ingest: Option<Vec<TopicPattern>>,
+    broadcast: Option<Vec<TopicPattern>>,
 }
 
 impl RawClaims {
@@ -74,6 +81,7 @@ impl RawClaims {
         Claims(Some(Arc::new(Granted {
             topics: self.topics.unwrap_or_default(),
             ingest: self.ingest.unwrap_or_default(),
+            broadcast: self.broadcast.unwrap_or_default(),
             expires_at: self.exp.map(|exp| {
                 let since_epoch = Duration::from_secs_f64(exp.clamp(0.0, END_OF_TIME_S));
                 SystemTime::UNIX_EPOCH + since_epoch + leeway
@@ -94,13 +102,18 @@ mod tests {
     #[test]
     fn an_absent_list_grants_nothing() {
         let claims = claims(r#"{"sub":"ada"}"#);
-        assert!(!claims.may_subscribe("orders") && !claims.may_ingest("/api/orders/"));
+        assert!(
+            !claims.may_subscribe("orders") && !claims.may_ingest("/api/orders/") && !claims.may_broadcast("floor")
+        );
         assert_eq!((claims.subject(), claims.expires_at()), (Some("ada"), None));
     }
 
     #[test]
     fn names_and_globs_grant_what_they_cover_and_no_more() {
-        let claims = claims(r#"{"topics":["public.*","db_changes"],"ingest":["/api/sensors/"],"other":1}"#);
+        let claims = claims(
+            r#"{"topics":["public.*","db_changes"],"ingest":["/api/sensors/"],"broadcast":["floor:*"],"other":1}"#,
+        );
+        assert!(claims.may_broadcast("floor:1") && !claims.may_broadcast("floor"));
         assert!(claims.may_subscribe("public.orders") && claims.may_subscribe("db_changes"));
         assert!(!claims.may_subscribe("private.orders") && !claims.may_subscribe("db_changes2"));
         assert!(claims.may_ingest("/api/sensors/") && !claims.may_ingest("/api/profiles/"));

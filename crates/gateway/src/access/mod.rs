@@ -85,6 +85,13 @@ pub enum Admitted {
     NeedsToken,
 }
 
+/// What a key or a token is known by where it need not be kept.
+pub fn key_print(key: &str) -> u64 {
+    let mut hash = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(key, &mut hash);
+    std::hash::Hasher::finish(&hash)
+}
+
 impl Access {
     /// Reads keys and secrets. A key set behind a URL is fetched in the background, again and again
     /// until it is there. Needs a tokio runtime.
@@ -149,6 +156,19 @@ impl Access {
             }
             Way::Application(application) => application.claims_of_token(&token).await,
             Way::Jwt(jwt) => jwt.verify(&token).await,
+        }
+    }
+
+    /// Whether tokens count at all. Without `[auth]` everybody who is let in may do everything.
+    pub fn takes_tokens(&self) -> bool {
+        matches!(self.0.way, Way::Application(_) | Way::Jwt(_))
+    }
+
+    /// What a client of Supabase may whose apikey is a token of the issuer. Most are none, and that is no fault.
+    pub async fn claims_of_key(&self, key: &str) -> Option<Claims> {
+        match &self.0.way {
+            Way::Jwt(jwt) => jwt.verify(&Token::new(key)).await.ok(),
+            Way::Everybody | Way::Loopback | Way::Application(_) => None,
         }
     }
 

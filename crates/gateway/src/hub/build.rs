@@ -69,7 +69,7 @@ impl Hub {
             for &index in by_topic.get(it.topic.topic).map_or(&[][..], Vec::as_slice) {
                 let route = &mut routes[index as usize];
                 let takes_it = route.key.source.map_or(it.topic.by_plain, |own| own == source);
-                if !takes_it || route.is_told(lost) {
+                if !takes_it || !route.key.form.wants(it) || route.is_told(lost) {
                     continue;
                 }
                 route.rate.all += 1;
@@ -160,7 +160,7 @@ impl Route {
         let Frames { building, built, open, .. } = &mut self.frames;
         encoder.frame(building, form, feed, hit, hit.of_tx(next, through));
         built.push(Built { offset: hit.offset(), end: building.len(), open: *open });
-        *open = hit.then_open(next, through).filter(|_| self.key.form.has_cursors());
+        *open = hit.then_open(next, through).filter(|_| self.key.form.is_native());
     }
 
     /// Ends its open transaction. Plain ones have none.

@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Backoff, Batch, Cursor, FeedId, Offset, ResetReason, Source, Topic};
-use tokio::sync::{Notify, Semaphore};
+use protocol::{Backoff, Batch, Cursor, FeedId, Offset, ResetReason, Source, Topic, message};
+use tokio::sync::Semaphore;
 
 use super::{
-    Hub, HubHandle,
+    Hub, HubHandle, Task,
     conn::{Behind, ConnKey, SubKey, SubState},
     encoded::{Encoded, EncodedKey, Part},
     subscribe::topics_of,
@@ -33,8 +33,8 @@ pub(super) enum Step {
     Live,
     /// There is more in memory.
     Again,
-    /// Too much waits for the socket; this tells when there is room.
-    NoRoom(Rc<Notify>),
+    /// Too much waits for the socket; it goes on when there is room.
+    NoRoom,
     /// Its cursor is ahead of this gateway.
     Ahead(Source),
     /// Memory does not go back that far: what is needed, and after which offset.
@@ -52,9 +52,9 @@ impl HubHandle {
                 ahead_since = None;
             }
             match step {
-                Step::Gone | Step::Live => return,
+                // No task waits for a slow client: a thousand of them took a MiB.
+                Step::Gone | Step::Live | Step::NoRoom => return,
                 Step::Again => tokio::task::yield_now().await,
-                Step::NoRoom(room) => room.notified().await,
                 Step::Ahead(source) => {
                     let since = *ahead_since.get_or_insert_with(Instant::now);
                     if self.with(|hub| hub.deny(sub, source, since)) {
@@ -141,7 +141,7 @@ impl Hub {
 
     /// Takes one step from memory, or says what else is needed.
     pub(super) fn catch_up(&mut self, key: SubKey) -> Step {
-        let Some(Behind { source, feed, after, open }) = self.behind(key).cloned() else { return Step::Gone };
+        let Some(Behind { source, feed, after, open, .. }) = self.behind(key).cloned() else { return Step::Gone };
         let Some(view) = self.feeds.get(&source) else { return Step::Gone };
         if view.feed != feed {
             self.reset(key.conn, key.index, source, ResetReason::NewFeed);
@@ -150,12 +150,15 @@ impl Hub {
         if after > view.last {
             return Step::Ahead(source);
         }
-        if let Some(room) = self.wait_for_room(key.conn) {
-            return Step::NoRoom(room);
+        if self.is_full(key.conn) {
+            if let Some(behind) = self.behind_mut(key) {
+                behind.waits_for_room = true;
+            }
+            return Step::NoRoom;
         }
         let index = self.conns[key.conn.index as usize].subs[key.index as usize].route;
         if self.routes[index as usize].conflating.is_some() {
-            return self.catch_up_conflated(key, index, Behind { source, feed, after, open });
+            return self.catch_up_conflated(key, index, Behind { source, feed, after, open, waits_for_room: false });
         }
         let topics = topics_of(&self.routes[index as usize]);
         let mut sent = match self.send_from_memory(key, &topics, after) {
@@ -167,10 +170,9 @@ impl Hub {
             }
         };
         if sent.is_none() {
-            self.answer(key.conn.index, key.index, &Cursor::new(feed, after), true);
-            self.attach(key.conn.index, key.index);
+            self.caught_up(key, &Cursor::new(feed, after));
             let route = &mut self.routes[index as usize];
-            if route.open.is_none() && open.is_some() {
+            if route.open.is_none() && open.is_some() && route.key.form.is_native() {
                 route.open = open;
                 self.open.push(index);
             }
@@ -186,6 +188,18 @@ impl Hub {
         }
         self.metrics.resumed_from_memory(changes);
         Step::Again
+    }
+
+    /// It has everything up to here: from now on it gets what its route gets.
+    pub(super) fn caught_up(&mut self, key: SubKey, here: &Cursor) {
+        let (conn, sub) = (key.conn.index, key.index);
+        self.answer(conn, sub, here, true);
+        let (speech, it) = (self.conns[conn as usize].speech, &self.conns[conn as usize].subs[sub as usize]);
+        if self.routes[it.route as usize].key.form.is_native() {
+            let text = message::caught_up(speech.name(&it.id), here);
+            self.push(conn, speech.say("caught_up", Some(here), &text));
+        }
+        self.attach(conn, sub);
     }
 
     /// Sends all that memory has for it; whether that is complete.
@@ -251,7 +265,8 @@ impl Hub {
         if let Some(encoded) = self.encoded.get(&name) {
             return Ok(encoded);
         }
-        let hits = Hit::of_batch(batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
+        let mut hits = Hit::of_batch(batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
+        hits.retain(|hit| self.routes[it.route as usize].key.form.wants(hit));
         let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
         let (mut frames, mut parts) = (Vec::new(), Vec::with_capacity(hits.len()));
         for (place, hit) in hits.iter().enumerate() {
@@ -301,11 +316,20 @@ impl Hub {
         self.reset_behind(key, source, reason);
     }
 
-    fn wait_for_room(&mut self, key: ConnKey) -> Option<Rc<Notify>> {
-        if !self.is_full(key) {
-            return None;
+    /// Goes on with what waits for room, if there is room now.
+    pub(super) fn make_use_of_room(&mut self, key: ConnKey) {
+        if self.is_full(key) {
+            return;
         }
-        self.conn_mut(key).map(|conn| Rc::clone(conn.room.get_or_insert_default()))
+        let Some(conn) = self.conns.get_mut(key.index as usize) else { return };
+        for (index, sub) in &mut conn.subs {
+            if let SubState::Behind(behind) = &mut sub.state
+                && std::mem::take(&mut behind.waits_for_room)
+            {
+                let sub = SubKey { conn: key, index: index as u32, generation: sub.generation };
+                self.tasks.push(Task::CatchUp(sub));
+            }
+        }
     }
 
     fn is_full(&self, key: ConnKey) -> bool {
@@ -334,6 +358,11 @@ impl Hub {
         for (place, hit) in hits.iter().enumerate() {
             if frames.len() >= STEP_BYTES {
                 break;
+            }
+            if !self.routes[it.route as usize].key.form.wants(hit) {
+                behind.after = hit.offset();
+                sent += 1;
+                continue;
             }
             let next = hits.get(place + 1);
             self.encoder.frame(&mut frames, form, &behind.feed, hit, hit.of_tx(next, through));

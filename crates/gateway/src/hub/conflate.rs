@@ -233,8 +233,7 @@ impl Hub {
         }
         let head = self.routes[index as usize].head(last);
         if after >= head {
-            self.answer(key.conn.index, key.index, &Cursor::new(behind.feed, after), true);
-            self.attach(key.conn.index, key.index);
+            self.caught_up(key, &Cursor::new(behind.feed, after));
             return Step::Live;
         }
         match self.conflated(key, index, &behind, head) {

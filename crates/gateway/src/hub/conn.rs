@@ -16,10 +16,11 @@ use super::{
 use crate::{
     hit::OpenTx,
     outbox::{Flushed, Outbox},
+    realtime::Channel,
 };
 
 /// A connection of this shard. The generation tells it from an earlier one in the same place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnKey {
     pub(super) index: u32,
     pub(super) generation: u32,
@@ -45,6 +46,8 @@ pub(super) struct Conn {
     /// What waits for it alone.
     pub outbox: Outbox,
     pub subs: Slab<Sub>,
+    /// Those that a client of Supabase has joined.
+    pub channels: Vec<Channel>,
     /// Whether it stands in the queue of those for which something waits alone.
     pub dirty: bool,
     /// Whether its socket is full, and its task waits until it takes more.
@@ -104,6 +107,8 @@ pub(super) struct Behind {
     pub after: Offset,
     /// The transaction that its last change was of, if that goes on.
     pub open: Option<OpenTx>,
+    /// Whether too much waits for its socket, so that no task brings it up to date.
+    pub waits_for_room: bool,
 }
 
 impl Sub {
@@ -121,6 +126,7 @@ impl Conn {
             place: None,
             outbox: Outbox::default(),
             subs: Slab::new(),
+            channels: Vec::new(),
             dirty: false,
             full: false,
             task: None,

@@ -53,7 +53,11 @@ impl Hub {
             let infos = self.feeds.get(&source).map_or(&[][..], |view| &view.catalogue.topics);
             self.carriers.extend(infos.iter().map(|info| (info.topic.clone(), source)));
         }
+        if let Some(view) = self.feeds.get(&Source::Log) {
+            self.encoder.set_columns(&view.catalogue);
+        }
         self.end_uncarried();
+        self.tables_changed();
     }
 
     /// The routes of a source, but for plain ones, of which this is true.
@@ -76,10 +80,15 @@ impl Hub {
                 let conn = &self.conns[index as usize];
                 let is_of_it = |(_, sub): &(usize, &Sub)| sub.route == route && sub.is_live();
                 let Some((place, sub)) = conn.subs.iter().find(is_of_it) else { continue };
-                let text = message::reset(conn.speech.name(&sub.id), reason, &cursor);
-                let reset = conn.speech.say("reset", Some(&cursor), &text);
                 let key = ConnKey { index, generation: conn.generation };
                 let it = SubKey { conn: key, index: place as u32, generation: sub.generation };
+                if conn.vsn().is_some() {
+                    self.note_skipped(it, reason, None, &cursor);
+                    self.reset_channel(key, place as u32, reason, &cursor);
+                    continue;
+                }
+                let text = message::reset(conn.speech.name(&sub.id), reason, &cursor);
+                let reset = conn.speech.say("reset", Some(&cursor), &text);
                 self.note_skipped(it, reason, None, &cursor);
                 self.push(index, reset);
                 self.metrics.reset(reason);
@@ -229,7 +238,7 @@ impl Hub {
         let source = source.or_else(|| route.key.topics.iter().find_map(of_topic))?;
         let view = self.feeds.get(&source)?;
         let (after, open) = first.map_or((route.head(view.last), route.open), |mark| (mark.offset - 1, mark.open));
-        Some(Behind { source, feed: view.feed.clone(), after, open })
+        Some(Behind { source, feed: view.feed.clone(), after, open, waits_for_room: false })
     }
 
     /// Before a feed takes the place of another: offsets in the rings are of the one before. Who has

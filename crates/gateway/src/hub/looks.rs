@@ -76,12 +76,13 @@ fn maybe_time<S: Serializer>(at: &Option<Micros>, to: S) -> Result<S::Ok, S::Err
 }
 
 impl RouteForm {
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::Plain(Wrap::None) => "plain",
             Self::Plain(Wrap::Data) => "plain, in data",
             Self::Native => "native",
             Self::Events => "events",
+            Self::Realtime(_) => "supabase",
         }
     }
 }

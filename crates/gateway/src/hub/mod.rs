@@ -6,9 +6,11 @@
 //! that far falls behind, and is brought back by the same steps that serve a client that resumes
 //! ([`catch_up`]): from memory, then from the history, then by a `reset`.
 
+mod broadcast;
 mod build;
 mod carried;
 mod catch_up;
+mod channels;
 mod conflate;
 mod conn;
 mod deliver;
@@ -50,6 +52,7 @@ use crate::{
     metrics::Metrics,
     ws,
 };
+use broadcast::Listening;
 use catch_up::Step;
 use conflate::Timed;
 use conn::{Conn, SubKey};
@@ -62,6 +65,7 @@ use view::View;
 
 pub use carried::Carried;
 pub(crate) use carried::{is_too_early, names};
+pub use channels::Joining;
 pub use conn::ConnKey;
 pub use looks::{
     ConnectionLook, FeedLook, Order, Rank, ResetLook, RouteLook, Scan, SubscriptionLook, TopicLook, Totals,
@@ -129,6 +133,7 @@ pub struct Hub {
     /// Who has something to be written that is not its stream's.
     sweep: VecDeque<ConnKey>,
     encoder: Encoder,
+    listening: Listening,
     /// Frames of those who catch up.
     encoded: EncodedBatches,
     tasks: Vec<Task>,
@@ -166,6 +171,7 @@ impl HubHandle {
             carriers: HashMap::new(),
             sweep: VecDeque::new(),
             encoder: Encoder::default(),
+            listening: Listening::default(),
             encoded: EncodedBatches::default(),
             tasks: Vec::new(),
             next_route: 1 + ((shard as u64) << 32),
@@ -239,6 +245,7 @@ impl Hub {
             self.remove_sub(key.index, sub);
         }
         let conn = self.conns.remove(key.index as usize);
+        conn.channels.iter().for_each(|channel| self.listening.remove(&channel.topic, key));
         conn.cut();
         if let Some(room) = conn.room {
             room.notify_waiters();

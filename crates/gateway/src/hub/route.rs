@@ -1,9 +1,13 @@
-use std::rc::Rc;
+use std::{borrow::Borrow, rc::Rc};
 
 use protocol::{Offset, Source, Topic, config::Wrap, message::Addressee};
 
 use super::conflate::Conflating;
-use crate::{encode::Form, hit::OpenTx};
+use crate::{
+    encode::Form,
+    hit::{Hit, OpenTx},
+    realtime::Bindings,
+};
 
 /// Of the scratch space of each route.
 const KEPT_BYTES: usize = 4 * 1024;
@@ -66,34 +70,49 @@ pub(super) struct RouteKey {
 }
 
 /// In which form its members want changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum RouteForm {
     Plain(Wrap),
     Native,
     Events,
+    Realtime(Rc<Bindings>),
 }
 
 impl RouteForm {
     /// The form of what all members of a route get.
-    pub fn for_route(self, route: u64) -> Form<'static> {
+    pub fn for_route(&self, route: u64) -> Form<'_> {
         self.for_addressee(Addressee::Route(route))
     }
 
     /// The form of what one subscription gets while it catches up.
-    pub fn for_subscription(self, id: &str) -> Form<'_> {
+    pub fn for_subscription<'a>(&'a self, id: &'a str) -> Form<'a> {
         self.for_addressee(Addressee::Subscription(id))
     }
 
-    fn for_addressee(self, to: Addressee<'_>) -> Form<'_> {
+    fn for_addressee<'a>(&'a self, to: Addressee<'a>) -> Form<'a> {
         match self {
-            Self::Plain(wrap) => Form::Plain(wrap),
+            Self::Plain(wrap) => Form::Plain(*wrap),
             Self::Native => Form::Native(to),
             Self::Events => Form::Events,
+            Self::Realtime(bindings) => Form::Realtime(bindings),
         }
     }
 
+    /// Whether its members want a change to one of their topics.
+    pub fn wants<T: Borrow<Topic>>(&self, hit: &Hit<T>) -> bool {
+        match self {
+            Self::Plain(_) | Self::Native | Self::Events => true,
+            Self::Realtime(bindings) => hit.row.as_ref().is_some_and(|row| bindings.wants(hit.topic.borrow(), row.op)),
+        }
+    }
+
+    /// Whether its members know the words of the native protocol, such as where transactions end.
+    pub fn is_native(&self) -> bool {
+        matches!(self, Self::Native | Self::Events)
+    }
+
     /// Whether its members are told where they are: they can resume, and be told what they miss.
-    pub fn has_cursors(self) -> bool {
+    pub fn has_cursors(&self) -> bool {
         !matches!(self, Self::Plain(_))
     }
 }

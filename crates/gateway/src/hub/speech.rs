@@ -4,22 +4,24 @@ use bytes::Bytes;
 use protocol::{Close, Cursor, ErrorCode, message};
 
 use super::route::RouteForm;
-use crate::{sse, ws};
+use crate::{realtime::Vsn, sse, ws};
 
 /// What a connection understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speech {
     /// Frames.
     WebSocket,
+    /// Frames of Supabase's protocol. What the hub says of a subscription is in [`super::channels`].
+    Realtime(Vsn),
     /// Events. Nothing is ever heard of such a client but that it takes them, or has left.
     Events,
 }
 
 impl Speech {
-    /// In which form its subscriptions want changes, unless they are of a plain endpoint.
+    /// In which form its subscriptions want changes, unless they are of a plain endpoint or of a channel.
     pub(super) fn form(self) -> RouteForm {
         match self {
-            Self::WebSocket => RouteForm::Native,
+            Self::WebSocket | Self::Realtime(_) => RouteForm::Native,
             Self::Events => RouteForm::Events,
         }
     }
@@ -32,7 +34,7 @@ impl Speech {
     /// A message of this type; with the cursor that the client has then, if it tells one.
     pub(super) fn say(self, kind: &str, cursor: Option<&Cursor>, text: &str) -> Bytes {
         match self {
-            Self::WebSocket => ws::text(text),
+            Self::WebSocket | Self::Realtime(_) => ws::text(text),
             Self::Events => sse::event(kind, cursor, text),
         }
     }
@@ -45,7 +47,7 @@ impl Speech {
     /// What shows a client that is sent nothing else that it is not forgotten.
     pub(super) fn ping(self) -> Bytes {
         match self {
-            Self::WebSocket => ws::ping(),
+            Self::WebSocket | Self::Realtime(_) => ws::ping(),
             Self::Events => sse::heartbeat(),
         }
     }
@@ -53,7 +55,7 @@ impl Speech {
     /// A goodbye.
     pub(super) fn close(self, close: Close, reason: &str) -> Bytes {
         match self {
-            Self::WebSocket => ws::close(close, reason),
+            Self::WebSocket | Self::Realtime(_) => ws::close(close, reason),
             Self::Events => sse::event("close", None, &message::close(close, reason)),
         }
     }
@@ -61,7 +63,7 @@ impl Speech {
     /// The goodbye of a gateway that stops, with when to come back: a browser does so by itself.
     pub(super) fn restart(self, wait_ms: u64) -> Bytes {
         match self {
-            Self::WebSocket => self.close(Close::Restart, &format!(r#"{{"retry_ms":{wait_ms}}}"#)),
+            Self::WebSocket | Self::Realtime(_) => self.close(Close::Restart, &format!(r#"{{"retry_ms":{wait_ms}}}"#)),
             Self::Events => {
                 [sse::retry(wait_ms), self.close(Close::Restart, "this gateway is stopping")].concat().into()
             }

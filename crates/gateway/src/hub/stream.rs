@@ -274,7 +274,7 @@ impl Slot {
     /// Writes up to the head, or until the socket is full.
     fn write(&mut self, ring: &Ring) -> Flushed {
         while self.position < ring.head() {
-            match socket::write_at_once(self.socket, ring.from(self.position)) {
+            match socket::write_at_once(self.socket, ring.two_from(self.position)) {
                 Ok(0) => return Flushed::Dead,
                 Ok(count) => self.position += count as u64,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Flushed::Full,

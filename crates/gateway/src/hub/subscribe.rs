@@ -45,7 +45,13 @@ impl Hub {
         self.note_began(sub, began, false);
         let missed_of = |(&source, view): (&Source, &View)| {
             let after = begins(source, view);
-            (after < view.last).then(|| Behind { source, feed: view.feed.clone(), after, open: None })
+            (after < view.last).then(|| Behind {
+                source,
+                feed: view.feed.clone(),
+                after,
+                open: None,
+                waits_for_room: false,
+            })
         };
         let carried = |source: &Source| topics.iter().any(|topic| self.carriers.get(topic) == Some(source));
         let of_it: Vec<(&Source, &View)> = self.feeds.iter().filter(|(source, _)| carried(source)).collect();
@@ -113,7 +119,8 @@ impl Hub {
                 self.attach(key.index, sub.index);
             }
             Some(since) => {
-                let behind = Behind { source, feed: since.feed, after: since.offset, open: None };
+                let behind =
+                    Behind { source, feed: since.feed, after: since.offset, open: None, waits_for_room: false };
                 self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
                 self.catch_up_at_once(sub);
             }
@@ -123,14 +130,14 @@ impl Hub {
 
     /// A short absence is over here and now: one step for the changes, one to find that there are no
     /// more.
-    fn catch_up_at_once(&mut self, sub: SubKey) {
+    pub(super) fn catch_up_at_once(&mut self, sub: SubKey) {
         let live = (0..2).any(|_| matches!(self.catch_up(sub), Step::Live));
         if !live {
             self.tasks.push(Task::CatchUp(sub));
         }
     }
 
-    fn insert_sub(&mut self, conn: ConnKey, id: Box<str>, route: u32, unanswered: bool) -> SubKey {
+    pub(super) fn insert_sub(&mut self, conn: ConnKey, id: Box<str>, route: u32, unanswered: bool) -> SubKey {
         let generation = self.next_generation();
         let sub = Sub { generation, id, route, unanswered, state: SubState::Held };
         let subs = &mut self.conns[conn.index as usize].subs;
@@ -213,6 +220,9 @@ impl Hub {
         let id = self.conns[key.index as usize].subs[sub as usize].id.clone();
         self.metrics.error(code);
         let speech = self.conns[key.index as usize].speech;
+        if matches!(speech, Speech::Realtime(_)) {
+            return self.fail_channel(key, &id, text);
+        }
         self.send(key, speech.refuse(&id, code, text));
         self.remove_sub(key.index, sub);
         if speech == Speech::Events {
@@ -221,7 +231,7 @@ impl Hub {
         }
     }
 
-    fn hold_route(&mut self, key: RouteKey) -> u32 {
+    pub(super) fn hold_route(&mut self, key: RouteKey) -> u32 {
         if let Some(&route) = self.route_keys.get(&key) {
             self.routes[route as usize].subs += 1;
             return route;
@@ -264,6 +274,7 @@ impl Hub {
     pub(super) fn attach(&mut self, conn: u32, sub: u32) {
         self.conns[conn as usize].subs[sub as usize].state = SubState::Live;
         self.restream(conn);
+        self.tell_subscribed(conn, sub);
     }
 
     /// Takes a subscription that is live off its route.
@@ -286,7 +297,8 @@ impl Hub {
     pub(super) fn answer(&mut self, conn: u32, sub: u32, cursor: &Cursor, resumed: bool) {
         let speech = self.conns[conn as usize].speech;
         let it = &mut self.conns[conn as usize].subs[sub as usize];
-        if std::mem::replace(&mut it.unanswered, false) {
+        // A channel was answered when it was joined.
+        if std::mem::replace(&mut it.unanswered, false) && !matches!(speech, Speech::Realtime(_)) {
             let to = speech.name(&it.id).map(|id| (id, self.routes[it.route as usize].id));
             let text = message::subscribed(to, cursor, resumed);
             self.push(conn, speech.say("subscribed", Some(cursor), &text));
@@ -305,14 +317,17 @@ impl Hub {
             self.close(key, protocol::Close::TryAgainLater, "read too slowly: changes were missed");
             return;
         }
-        let reset = conn.speech.say("reset", Some(&here), &message::reset(conn.speech.name(&it.id), reason, &here));
         // Until the reset has arrived the client's own cursor is the one to keep.
         let own = match &it.state {
             SubState::Behind(behind) => Cursor::new(behind.feed.clone(), behind.after),
             SubState::Live | SubState::Held => here.clone(),
         };
-        let (it, before) = (SubKey { conn: key, index: sub, generation: it.generation }, own.clone());
-        self.note_skipped(it, reason, Some(before), &here);
+        let reset = conn.speech.say("reset", Some(&here), &message::reset(conn.speech.name(&it.id), reason, &here));
+        let (of_channel, it) = (conn.vsn().is_some(), SubKey { conn: key, index: sub, generation: it.generation });
+        self.note_skipped(it, reason, Some(own.clone()), &here);
+        if of_channel {
+            return self.reset_channel(key, sub, reason, &here);
+        }
         self.answer(key.index, sub, &own, false);
         self.push(key.index, reset);
         self.metrics.reset(reason);

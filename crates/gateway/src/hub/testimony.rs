@@ -9,6 +9,7 @@ use super::{
     looks::ConnectionLook,
     register::{Guest, Past},
 };
+use crate::hit::Hit;
 
 /// What is known.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct SubscriptionName {
 pub enum Fact {
     /// It is not to this topic, or takes it from another source.
     OtherTopic,
+    /// It is to this topic, and did not ask for what happened.
+    Filtered,
     /// It began later: where, whether it brought that along, and when.
     Later(Cursor, bool, Option<Micros>),
     /// It was told that it missed something: why, where it went on, and when.
@@ -56,14 +59,8 @@ pub enum Fact {
 impl Hub {
     /// What is known of a change to a topic, at a cursor of the current feed of a source, and of a
     /// connection that is here or has left.
-    pub fn testify(
-        &self,
-        shard: usize,
-        key: ConnKey,
-        source: Source,
-        topic: &Topic,
-        cursor: &Cursor,
-    ) -> Option<Testimony> {
+    pub fn testify(&self, shard: usize, key: ConnKey, source: Source, hit: &Hit, cursor: &Cursor) -> Option<Testimony> {
+        let topic = &hit.topic;
         let register = self.register.as_ref()?;
         let Some(conn) = self.conn(key) else {
             let left = register.left().find(|left| left.key == key)?;
@@ -81,7 +78,7 @@ impl Hub {
             let (topics, conflate_ms) = (route.topics.to_vec(), route.conflate_ms);
             let name = SubscriptionName { id: sub.id.to_string(), topics, conflate_ms };
             let past = guest.and_then(|guest| guest.past(sub.generation));
-            (name, self.fact(key.index, sub, past, source, topic, cursor))
+            (name, self.fact(key.index, sub, past, source, hit, cursor))
         });
         let is_here = |past: &&Past| conn.subs.iter().any(|(_, sub)| past.is_of(sub.generation));
         let ended = guest.into_iter().flat_map(|guest| guest.subs.iter()).filter(|past| !is_here(past));
@@ -105,9 +102,13 @@ impl Hub {
         topics
     }
 
-    fn fact(&self, conn: u32, sub: &Sub, past: Option<&Past>, source: Source, topic: &Topic, cursor: &Cursor) -> Fact {
-        if !self.takes(&self.routes[sub.route as usize], topic, source) {
+    fn fact(&self, conn: u32, sub: &Sub, past: Option<&Past>, source: Source, hit: &Hit, cursor: &Cursor) -> Fact {
+        let route = &self.routes[sub.route as usize];
+        if !self.takes(route, &hit.topic, source) {
             return Fact::OtherTopic;
+        }
+        if !route.key.form.wants(hit) {
+            return Fact::Filtered;
         }
         past.and_then(|past| self.fact_of_past(past, cursor))
             .unwrap_or_else(|| Fact::Standing(self.standing(conn, sub, source, cursor.offset)))

@@ -1,13 +1,17 @@
-//! What cannot be told from outside: in which order sockets are written to.
+//! What cannot be told from outside: in which order sockets are written to, and what is built how often.
 
 use std::{net::TcpStream as Client, sync::Arc, time::Duration};
 
 use bus::{Bus, MemoryBus, Retention};
-use protocol::{Batch, Batcher, Catalogue, FeedId, Kind, config::Wrap};
+use protocol::{Batch, Batcher, Catalogue, FeedId, Kind, Op, Row, config::Wrap};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::feed::Start;
+use crate::{
+    access::Claims,
+    feed::Start,
+    realtime::{Join, Ref, Vsn},
+};
 
 const SOURCE: Source = Source::Notify;
 
@@ -16,6 +20,10 @@ fn topic(name: &str) -> Topic {
 }
 
 fn hub(feed: &FeedId, topics: &[&str]) -> HubHandle {
+    hub_of(SOURCE, feed, topics)
+}
+
+fn hub_of(source: Source, feed: &FeedId, topics: &[&str]) -> HubHandle {
     let settings = HubSettings {
         queue_bytes: 256 * 1024,
         recent_bytes: 1024 * 1024,
@@ -28,7 +36,7 @@ fn hub(feed: &FeedId, topics: &[&str]) -> HubHandle {
     let hub = HubHandle::new(settings, Historian::start(&bus, metrics.clone()), metrics, 0);
     let catalogue = Arc::new(Catalogue::of_channels(topics.iter().map(|name| topic(name))));
     let start = Arc::new(Start { feed: feed.clone(), last: 0, at: 0, catalogue });
-    hub.apply(FeedEvent::Started { source: SOURCE, start });
+    hub.apply(FeedEvent::Started { source, start });
     hub
 }
 
@@ -81,4 +89,48 @@ async fn a_busy_topic_does_not_keep_a_quiet_one_waiting() {
         assert!(sweeps < 100, "it ends");
     }
     assert_eq!(served(&busy), 300);
+}
+
+#[tokio::test]
+async fn a_change_is_built_once_for_all_who_have_joined_the_same_channel_and_for_no_others() {
+    let feed = FeedId::random();
+    let hub = hub_of(Source::Log, &feed, &["public.orders"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut clients = Vec::new();
+    let mut join = async |vsn, channel: &str, event: &str| {
+        clients.push(Client::connect(listener.local_addr().unwrap()).unwrap());
+        let socket = Rc::new(listener.accept().await.unwrap().0);
+        let bindings = serde_json::json!([{"event": event, "schema": "public", "table": "orders"}]);
+        let payload = serde_json::json!({"config": {"postgres_changes": bindings}});
+        let join = Join::of(channel, &payload).unwrap();
+        let (join_ref, reference, claims) = (Ref::default(), Ref::default(), Claims::anonymous());
+        let joining = Joining { topic: channel.into(), join_ref, reference, join, claims };
+        hub.with(|hub| {
+            let key = hub.join(socket, Speech::Realtime(vsn));
+            hub.join_channel(key, joining).unwrap();
+        });
+    };
+    for _ in 0..50 {
+        join(Vsn::Two, "realtime:floor", "*").await;
+    }
+    let count = || hub.with(|hub| (hub.routes.len(), hub.streams.iter().count()));
+    assert_eq!(count(), (1, 1), "one route, and one ring");
+    join(Vsn::One, "realtime:floor", "*").await;
+    join(Vsn::Two, "realtime:other", "*").await;
+    join(Vsn::Two, "realtime:floor", "INSERT").await;
+    assert_eq!(count(), (4, 4));
+
+    // What nobody wants is not built.
+    let mut batcher = Batcher::new(feed, 1, 0);
+    let mut payload = Default::default();
+    let none = Bytes::new;
+    Row { op: Op::Delete, tx: 1, tx_last: 1, key: none(), cut: none(), data: none(), old: none() }.encode(&mut payload);
+    batcher.push(&topic("public.orders"), 0, Kind::Row, &payload);
+    let batch = Arc::new(batcher.take(0));
+    hub.with(|hub| hub.batch(Source::Log, &batch, &[]));
+    let rings = hub.with(|hub| {
+        let rings: Vec<bool> = hub.streams.iter().map(|stream| hub.streams.get(stream).ring.len() > 0).collect();
+        rings.iter().filter(|has| **has).count()
+    });
+    assert_eq!(rings, 3);
 }

@@ -1,7 +1,7 @@
 //! What happens once a second to every connection: watermarks, pings, and the end of those that
 //! have expired, gone silent, stuck, or do not answer a close.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use protocol::{Close, Source, message};
@@ -23,6 +23,8 @@ pub const WATERMARK: Duration = Duration::from_secs(25);
 pub enum Expiry {
     /// It has yet to show a token.
     NoToken,
+    /// It has yet to join a channel.
+    NeverJoined,
     /// Its token ends.
     Token,
 }
@@ -31,6 +33,7 @@ impl Expiry {
     fn reason(self) -> &'static str {
         match self {
             Self::NoToken => "no token came: send {\"type\":\"auth\",\"token\":…} first",
+            Self::NeverJoined => "no channel was joined: no token came, or it was refused each time",
             Self::Token => "the token has expired: connect with a fresh one",
         }
     }
@@ -46,7 +49,7 @@ pub(super) struct FeedMark {
 impl FeedMark {
     fn in_speech(&self, speech: Speech) -> Bytes {
         match speech {
-            Speech::WebSocket => self.frame.clone(),
+            Speech::WebSocket | Speech::Realtime(_) => self.frame.clone(),
             Speech::Events => self.event.clone(),
         }
     }
@@ -66,6 +69,7 @@ struct Turn {
     stall: u32,
     close_grace: u32,
     watermarks: Vec<FeedMark>,
+    clock: SystemTime,
 }
 
 impl Hub {
@@ -90,6 +94,7 @@ impl Hub {
             stall: steps(self.settings.stall),
             close_grace: steps(CLOSE_GRACE),
             watermarks: self.watermarks(),
+            clock: SystemTime::now(),
         };
         for key in self.keys() {
             self.tick_one(key, &turn);
@@ -113,7 +118,7 @@ impl Hub {
         let stuck = conn.stuck_since.is_some_and(|since| since.is_over(turn.stall, now));
         let unanswered = conn.closing.is_some_and(|since| since.is_over(turn.close_grace, now));
         // Who gets events has nothing to say.
-        let silent = conn.heard.is_over(turn.ping.saturating_mul(2), now) && conn.speech == Speech::WebSocket;
+        let silent = conn.heard.is_over(turn.ping.saturating_mul(2), now) && conn.speech != Speech::Events;
         if stuck || unanswered || silent {
             if conn.closing.is_none() {
                 self.metrics.closed(Close::TryAgainLater);
@@ -127,6 +132,8 @@ impl Hub {
             self.close(key, Close::Unauthorized, why.reason());
             return;
         }
+        self.expire_channels(key, turn.clock);
+        let Some(conn) = self.conn_mut(key) else { return };
         // A ping when it has been silent for the interval: one that says something needs none.
         if conn.heard.is_over(turn.ping, now) && conn.pinged.is_over(turn.ping, now) {
             conn.pinged = now;
@@ -154,6 +161,13 @@ impl Hub {
     pub(super) fn send_watermarks(&mut self, key: ConnKey, now: Moment, watermarks: &[FeedMark]) {
         let mut sent = false;
         let Some(speech) = self.conn(key).map(|conn| conn.speech) else { return };
+        if matches!(speech, Speech::Realtime(_)) {
+            self.send_channel_cursors(key);
+            if let Some(watermark) = self.conn_mut(key).and_then(|conn| conn.watermark.as_mut()) {
+                watermark.due = now.plus(watermark.every);
+            }
+            return;
+        }
         for watermark in watermarks {
             if self.is_up_to_date_on(key, watermark.source) {
                 self.send(key, watermark.in_speech(speech));

@@ -139,6 +139,7 @@ impl Hub {
             (Flushed::All, Some(place)) => self.streams.get_mut(place.stream).has_caught_up(place),
             (Flushed::All, None) | (Flushed::Full, _) => {}
         }
+        self.make_use_of_room(key);
         Some((flushed, written))
     }
 }

@@ -81,9 +81,9 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
             return json(WhyAnswer { connection: name, change: None, state, text, subscriptions, client: None });
         }
     };
-    let (topic, of) = (hit.topic.clone(), cursor.clone());
-    let asked = inspector.0.shards.ask_one(shard, move |hub| Some(hub.testify(shard, key, source, &topic, &of)));
-    let testimony = asked.await?.flatten().ok_or_else(|| gone(name))?;
+    let (asked, of) = (hit.clone(), cursor.clone());
+    let testimony = inspector.0.shards.ask_one(shard, move |hub| Some(hub.testify(shard, key, source, &asked, &of)));
+    let testimony = testimony.await?.flatten().ok_or_else(|| gone(name))?;
     let kernel = kernel_bytes(&testimony);
     let said: Vec<(SubscriptionName, Said)> =
         testimony.subscriptions.iter().map(|(sub, fact)| (sub.clone(), say(sub, fact, kernel))).collect();

@@ -23,6 +23,11 @@ pub fn text(payload: &str) -> Bytes {
     frame(TEXT, payload.as_bytes())
 }
 
+/// A text frame of what is UTF-8.
+pub fn text_of(payload: &[u8]) -> Bytes {
+    frame(TEXT, payload)
+}
+
 /// A binary frame.
 pub fn binary(payload: &[u8]) -> Bytes {
     frame(BINARY, payload)

@@ -6,5 +6,5 @@ mod frame;
 mod handshake;
 
 pub use decoder::{Decoder, Incoming, Violation};
-pub use frame::{binary, close, ping, pong, text, write_text};
+pub use frame::{binary, close, ping, pong, text, text_of, write_text};
 pub use handshake::{Handshake, accept_key};

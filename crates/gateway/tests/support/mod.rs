@@ -18,6 +18,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 pub mod events;
+pub mod supabase;
 
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(10);

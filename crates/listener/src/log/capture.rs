@@ -456,13 +456,17 @@ impl<'a> Capture<'a> {
 
 /// What is watched at the moment. A table that was dropped is no longer.
 pub(crate) async fn catalogue(session: &LogSession) -> Result<Catalogue, Lost> {
-    let sql = "select w.topic, w.columns, w.key from rowcast.watched w \
+    // A column that was renamed or dropped since the watch has no type.
+    let sql = "select w.topic, w.columns, w.key, array(select coalesce(t.typname::text, 'unknown') \
+                 from unnest(w.columns) with ordinality c(name, place) \
+                 left join pg_attribute a on a.attrelid = w.relation and a.attname = c.name and not a.attisdropped \
+                 left join pg_type t on t.oid = a.atttypid order by c.place) from rowcast.watched w \
                where exists (select from pg_class c where c.oid = w.relation) order by w.topic";
     let rows = session.query_all(sql, &[]).await?;
     let mut topics = Vec::with_capacity(rows.len());
     for row in rows {
         let topic = Topic::new(row.get(0)).map_err(|_| Lost::Strange("a topic that cannot be one"))?;
-        topics.push(TopicInfo { topic, columns: row.get(1), key: row.get(2) });
+        topics.push(TopicInfo { topic, columns: row.get(1), key: row.get(2), types: row.get(3) });
     }
     Ok(Catalogue { topics })
 }

@@ -20,6 +20,13 @@ pub fn unsubscribed(id: &str) -> String {
     format!(r#"{{"type":"unsubscribed","id":{}}}"#, json(id))
 }
 
+/// `caught_up`: a subscription that resumed, or read too slowly, has all that it missed: everything
+/// up to `cursor`. From now on it gets changes as they come.
+pub fn caught_up(id: Option<&str>, cursor: &Cursor) -> String {
+    let id = id.map(|id| format!(r#""id":{},"#, json(id))).unwrap_or_default();
+    format!(r#"{{"type":"caught_up",{id}"cursor":"{cursor}"}}"#)
+}
+
 /// `reset`: changes between what the client has and `cursor` may be missing; what follows is
 /// complete from `cursor` on.
 pub fn reset(id: Option<&str>, reason: ResetReason, cursor: &Cursor) -> String {

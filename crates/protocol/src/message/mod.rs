@@ -5,6 +5,7 @@
 //! → {"type":"subscribe","id":"a","topics":["sensor_updates"],"since":"k3f9.1041"}
 //! ← {"type":"subscribed","id":"a","route":17,"cursor":"k3f9.1041","resumed":true}
 //! ← {"type":"change","id":"a","cursor":"k3f9.1042","topic":"sensor_updates","data":{…},"at":"…"}
+//! ← {"type":"caught_up","id":"a","cursor":"k3f9.1042"}
 //! ← {"type":"change","route":17,"cursor":"k3f9.1043",…}
 //! ← {"type":"change","route":18,"cursor":"h7ax.7","topic":"public.orders","op":"UPDATE","key":["id"],
 //!    "data":{…},"old":{…},"at":"…","tx":"7431","tx_end":true}
@@ -17,13 +18,16 @@
 //! → {"type":"ping"}                    ← {"type":"pong"}
 //! ```
 //!
-//! A client keeps a cursor for each subscription: that of the last `subscribed`, `change`, `tx_end`
-//! or `reset` of it, or of the last `watermark` of its feed, which is for all on that feed and comes
+//! A client keeps a cursor for each subscription: that of the last `subscribed`, `change`, `tx_end`,
+//! `caught_up` or `reset` of it, or of the last `watermark` of its feed, which is for all on that feed and comes
 //! only while all are up to date. A frame with an `id` is for that subscription; one with a `route`
 //! is for the one subscription of this connection that was answered with it.
 //!
 //! `subscribed` comes first, then changes. With `since` it comes once it is known whether nothing is
-//! missing: at once as a rule; while the bus is being refilled after a loss, when that is done.
+//! missing: at once as a rule; while the bus is being refilled after a loss, when that is done. After
+//! `"resumed":true`, `caught_up` says that all that was missed has come. One that reads too slowly may
+//! fall behind at any time: it then gets changes with its `id`, and `caught_up` behind them. A `reset`
+//! may come in place of it.
 //!
 //! # A NOTIFY payload
 //!
@@ -65,7 +69,7 @@ mod client;
 
 use serde_json::Value;
 
-pub use answer::{AUTHENTICATED, PONG, close, error, hello, reset, subscribed, unsubscribed, watermark};
+pub use answer::{AUTHENTICATED, PONG, caught_up, close, error, hello, reset, subscribed, unsubscribed, watermark};
 pub use change::{Addressee, OfTx, change, plain_row, row_change, tx_end};
 pub use client::{CONFLATE_MS, ClientMessage, LATER, MAX_ID_BYTES, MAX_TOPICS, MIN_WATERMARK_MS, Refused, Subscribe};
 

@@ -53,6 +53,10 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
     let said = |state, text: String| Said { state, text };
     match fact {
         Fact::OtherTopic => said("other_topic", "This subscription is to other topics.".into()),
+        Fact::Filtered => said(
+            "filtered",
+            "It was not wanted: this subscription is to the topic, and did not ask for this kind of change.".into(),
+        ),
         Fact::Later(cursor, true, at) => said(
             "before_it_began",
             format!(

@@ -1,0 +1,164 @@
+//! Broadcasts of who has no socket: a server, or the client itself where it has none yet.
+//!
+//! ```text
+//! POST /realtime/v1/api/broadcast                            {"messages":[{"topic":"floor","event":"e","payload":{…}}]}
+//! POST /realtime/v1/api/broadcast/floor/events/e             the payload: JSON, or application/octet-stream
+//! ```
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Path, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use protocol::ErrorCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    broadcast::Broadcast,
+    channel::is_channel,
+    message::{Content, MAX_NAME_BYTES},
+    name_of,
+    talk::check_event,
+};
+use crate::{
+    access::Denied,
+    front::{problem, unavailable},
+    http::Front,
+    hub::Refusal,
+};
+
+/// Most broadcasts in one request.
+const MOST: usize = 100;
+
+#[derive(Deserialize)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    messages: Vec<One<'a>>,
+}
+
+/// `private` is no difference here: the claims decide.
+#[derive(Deserialize)]
+struct One<'a> {
+    topic: String,
+    event: String,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+}
+
+/// Several, each with its channel.
+pub async fn send(State(front): State<Front>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let head = Request::from_parts(head, ());
+    let response = match read(&front, body).await {
+        Ok(body) => match serde_json::from_slice::<Batch<'_>>(&body) {
+            Ok(Batch { messages }) => {
+                let those: Result<Vec<Broadcast>, Refusal> = messages.into_iter().map(broadcast).collect();
+                accept(&front, &head, those).await
+            }
+            Err(error) => {
+                let text = format!(r#"not {{"messages":[{{"topic":…,"event":…,"payload":…}}]}}: {error}"#);
+                front.refused(Refusal(ErrorCode::BadMessage, text))
+            }
+        },
+        Err(response) => response,
+    };
+    front.access.share(head.headers(), response)
+}
+
+/// One, whose channel and event are in the path.
+pub async fn send_one(
+    State(front): State<Front>,
+    Path((topic, event)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let head = Request::from_parts(head, ());
+    let response = match read(&front, body).await {
+        Ok(body) => accept(&front, &head, one(&head, &topic, event, body).map(|one| vec![one])).await,
+        Err(response) => response,
+    };
+    front.access.share(head.headers(), response)
+}
+
+fn one(head: &axum::http::Request<()>, topic: &str, event: String, body: Bytes) -> Result<Broadcast, Refusal> {
+    if head.uri().query().is_some_and(|query| query.contains("persist")) {
+        let text = "a broadcast is sent and not kept: 'persist' is not served here";
+        return Err(Refusal(ErrorCode::Unsupported, text.into()));
+    }
+    let kind = head.headers().get(header::CONTENT_TYPE);
+    let content = match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream")) {
+        true => Content::Binary(body),
+        false => {
+            serde_json::from_slice::<serde::de::IgnoredAny>(&body)
+                .map_err(|e| Refusal(ErrorCode::BadJson, format!("the body is not JSON: {e}")))?;
+            Content::Json(body)
+        }
+    };
+    named(topic, event, content)
+}
+
+fn broadcast(One { topic, event, payload }: One<'_>) -> Result<Broadcast, Refusal> {
+    let payload = payload.map_or("{}", RawValue::get);
+    named(&topic, event, Content::Json(Bytes::copy_from_slice(payload.as_bytes())))
+}
+
+fn named(name: &str, event: String, content: Content) -> Result<Broadcast, Refusal> {
+    let topic = format!("realtime:{}", name_of(name));
+    if !is_channel(&topic) || topic.len() > MAX_NAME_BYTES {
+        let text = format!("'topic' of a broadcast is the name of a channel, of at most {MAX_NAME_BYTES} bytes");
+        return Err(Refusal(ErrorCode::BadTopic, text));
+    }
+    check_event(&event)?;
+    Ok(Broadcast { except: None, topic: topic.into(), event: event.into(), content })
+}
+
+async fn read(front: &Front, body: axum::body::Body) -> Result<Bytes, Response> {
+    let most = front.max_body_bytes;
+    let request = Request::new(axum::body::Body::new(http_body_util::Limited::new(body, most)));
+    Bytes::from_request(request, &()).await.map_err(|_| {
+        let text = format!("the body has more than {most} bytes, or did not come whole");
+        problem(StatusCode::PAYLOAD_TOO_LARGE, "too_big", &text)
+    })
+}
+
+async fn accept(
+    front: &Front,
+    head: &axum::http::Request<()>,
+    broadcasts: Result<Vec<Broadcast>, Refusal>,
+) -> Response {
+    let apikey = head.headers().get("apikey").or(head.headers().get("x-api-key")).and_then(|key| key.to_str().ok());
+    // Who may do nothing learns nothing of what was wrong besides.
+    let claims = match front.claims_of(head, apikey).await {
+        Ok(Some(claims)) => claims,
+        Ok(None) => return Denied::no_token().into_response(),
+        Err(denied) => return denied.into_response(),
+    };
+    let broadcasts = match broadcasts {
+        Ok(those) if those.len() <= MOST => those,
+        Ok(those) => {
+            let text = format!("'messages' has {} broadcasts; there may be {MOST}", those.len());
+            return front.refused(Refusal(ErrorCode::BadMessage, text));
+        }
+        Err(refusal) => return front.refused(refusal),
+    };
+    if let Some(one) = broadcasts.iter().find(|one| !claims.may_broadcast(name_of(&one.topic))) {
+        let text = format!("the token's claim 'broadcast' does not cover '{}'", name_of(&one.topic));
+        return Denied::forbidden(text).into_response();
+    }
+    if !front.outbound.send_all(&broadcasts).await {
+        return unavailable("the bus is away, or has more to do than it can: the broadcasts may not have been sent");
+    }
+    StatusCode::ACCEPTED.into_response()
+}
+
+/// What a browser asks before a page of another origin may send one.
+pub async fn preflight(State(front): State<Front>, request: Request) -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, apikey, content-type, x-client-info"),
+        (header::ACCESS_CONTROL_MAX_AGE, "600"),
+    ];
+    front.access.share(request.headers(), (StatusCode::NO_CONTENT, headers).into_response())
+}
