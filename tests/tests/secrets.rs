@@ -35,8 +35,10 @@ async fn tokens_query_strings_and_passwords_never_reach_a_log() {
         config.to_str().unwrap(),
         "--database-url",
         "postgres://me:databasepassword@127.0.0.1:1/none",
+        "--inspect",
     ];
-    let environment = [("RUST_LOG", "trace"), ("TEST_SECRET", SECRET)];
+    let environment =
+        [("RUST_LOG", "trace"), ("TEST_SECRET", SECRET), ("ROWCAST_INSPECT_TOKEN", "inspectortoken.aaaa.bbbb")];
     let gateway = Process::start_with("gateway", &arguments, &environment).unwrap().at(port).ready().await.unwrap();
     for (path, header) in [
         ("/rowcast?token=querytoken.aaaa.bbbb&other=querystring", None),
@@ -55,6 +57,16 @@ async fn tokens_query_strings_and_passwords_never_reach_a_log() {
     for _ in 0..2 {
         socket.next().await.unwrap().unwrap();
     }
+    for (token, status) in [("inspectortoken.aaaa.bbbb", "200"), ("othertoken.aaaa.bbbb", "401")] {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut socket = tokio::net::TcpStream::connect(&bind).await.unwrap();
+        let head = "GET /inspect/api/overview HTTP/1.1\r\nConnection: close\r\n";
+        let request = format!("{head}Host: {bind}\r\nAuthorization: Bearer {token}\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
     let log = gateway.log();
     assert!(log.contains("DEBUG"), "everything is logged: {log}");
     for secret in [
@@ -64,6 +76,8 @@ async fn tokens_query_strings_and_passwords_never_reach_a_log() {
         "cookietoken",
         "cookievalue",
         "messagetoken",
+        "inspectortoken",
+        "othertoken",
         "redispassword",
         "databasepassword",
         SECRET,

@@ -22,8 +22,13 @@ impl BusStage {
 
     /// One gateway, with a core to itself.
     pub async fn gateway(&self) -> anyhow::Result<Gateways> {
+        self.gateway_with(&[]).await
+    }
+
+    /// The same, with these flags.
+    pub async fn gateway_with(&self, flags: &[&str]) -> anyhow::Result<Gateways> {
         self.cores.as_single()?;
-        let gateway = Gateways::start(&self.redis.url(), 1).await?;
+        let gateway = Gateways::start_with(&self.redis.url(), 1, flags).await?;
         self.cores.release()?;
         Ok(gateway)
     }

@@ -14,9 +14,15 @@ pub struct Gateways(Vec<Process>);
 impl Gateways {
     /// Starts that many, on the cores that this thread has, and waits until they are ready.
     pub async fn start(redis_url: &str, count: u32) -> anyhow::Result<Self> {
+        Self::start_with(redis_url, count, &[]).await
+    }
+
+    /// The same, with these flags.
+    pub async fn start_with(redis_url: &str, count: u32, flags: &[&str]) -> anyhow::Result<Self> {
         let mut gateways = Vec::new();
         for _ in 0..count {
             let arguments = ["--redis-url", redis_url, "--bind", "{bind}"].map(str::to_owned);
+            let arguments: Vec<String> = arguments.into_iter().chain(flags.iter().map(|&flag| flag.into())).collect();
             gateways.push(Process::start("gateway", &arguments)?.ready().await?);
         }
         Ok(Self(gateways))

@@ -7,9 +7,10 @@ use crate::{
     bus_stage::BusStage,
     bus_writer::BusWriter,
     connect::{Dialler, Hello},
+    gateways::Gateways,
     kernel::Sockets,
     load::Load,
-    recipe::KIB_PER_CLIENT,
+    recipe::{KIB_PER_CLIENT, Recipe},
     report::{Measure, Report},
     usage,
 };
@@ -25,6 +26,9 @@ pub struct Idle {
     /// read, until they read again; 0 leaves it out.
     #[arg(long, default_value_t = 1280, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     pub burst: u32,
+    /// The gateway has its inspector, which is asked what is wrong and who lags, again and again.
+    #[arg(long)]
+    pub inspect: bool,
 }
 
 /// Until the system has accounted for what was allocated and freed.
@@ -33,10 +37,49 @@ const SETTLE: Duration = Duration::from_secs(2);
 const BATCH: u32 = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often the inspector is asked.
+const LOOKS: u32 = 20;
+
+/// What a look takes, and a change that comes while somebody looks.
+async fn inspect(
+    gateway: &Gateways,
+    writer: &BusWriter,
+    load: &Load,
+    report: &mut Report,
+    measure: &impl Fn(&'static str, &'static str, Option<Recipe>) -> Measure,
+) -> anyhow::Result<()> {
+    let address = gateway.addresses()[0];
+    let look = async |what: &str| {
+        let asked = Instant::now();
+        let (status, answer) = tokio::task::spawn_blocking({
+            let path = format!("/inspect/api/{what}");
+            move || e2e::process::get(address, &path)
+        })
+        .await??;
+        ensure!(status == 200, "{what}: {status} {answer}");
+        anyhow::Ok(asked.elapsed())
+    };
+    let (mut longest, mut slowest) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..LOOKS {
+        longest = longest.max(look("overview").await?).max(look("connections?search=127.0.0").await?);
+        let published = Instant::now();
+        writer.batch(1).await?;
+        let (looked, arrived) = tokio::join!(look("connections"), timeout(PATIENCE, load.all_have(writer.last())));
+        looked?;
+        ensure!(arrived.is_ok(), "a change does not reach all while somebody looks: {}", gateway.logs());
+        slowest = slowest.max(published.elapsed());
+    }
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    report.add(measure("the longest look of its inspector", "ms", None), ms(longest), None);
+    report.add(measure("one change while somebody looks, the slowest", "ms", None), ms(slowest), None);
+    Ok(())
+}
+
 /// One run: a fresh gateway before and after its clients, and after a burst.
 pub async fn run(stage: &BusStage, what: &Idle, time: Duration, report: &mut Report) -> anyhow::Result<()> {
     let writer = stage.writer(1).await?;
-    let gateway = stage.gateway().await?;
+    let flags: &[&str] = if what.inspect { &["--inspect"] } else { &[] };
+    let gateway = stage.gateway_with(flags).await?;
     let pids = gateway.pids();
     sleep(SETTLE).await;
     let before = usage::resident_kib(&pids)?;
@@ -65,6 +108,9 @@ pub async fn run(stage: &BusStage, what: &Idle, time: Duration, report: &mut Rep
     ensure!(timeout(PATIENCE, load.all_have(1)).await.is_ok(), "a change does not reach all: {}", gateway.logs());
     let last_ms = (load.progress.last_read_us() - published) as f64 / 1000.0;
     report.add(measure("one change, from publish to the last", "ms", None), last_ms, None);
+    if what.inspect {
+        inspect(&gateway, &writer, &load, report, &measure).await?;
+    }
     if what.burst > 0 {
         while writer.last() <= u64::from(what.burst) {
             writer.batch(BATCH).await?;

@@ -108,7 +108,9 @@ impl Dev {
         for port in first.port()..=first.port().saturating_add(99) {
             let bind = SocketAddr::new(first.ip(), port).to_string();
             let flags = ["gateway", "--bind", &bind, "--database-url", url, "--drain-ms", "200"];
-            let settings = gateway::Settings::try_parse_from(flags)?;
+            // Only this machine may look.
+            let inspect = first.ip().is_loopback().then_some("--inspect");
+            let settings = gateway::Settings::try_parse_from(flags.into_iter().chain(inspect))?;
             match Gateway::bind(settings, config.clone(), bus.clone()).await {
                 Err(error) if self.bind.is_none() && is_taken(&error) => {}
                 other => return other,
@@ -123,6 +125,9 @@ impl Dev {
         let host =
             if address.ip().is_loopback() { format!("localhost:{}", address.port()) } else { address.to_string() };
         writeln!(out, "\n  rowcast dev is at   http://{host}/\n")?;
+        if address.ip().is_loopback() {
+            writeln!(out, "  look into it        http://{host}/inspect")?;
+        }
         if let Some(private) = private {
             writeln!(out, "  its database        {}", private.psql())?;
         }

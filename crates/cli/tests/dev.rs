@@ -56,6 +56,14 @@ impl Dev {
         answer
     }
 
+    fn get(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     fn tail(&self, flags: &[&str]) -> Child {
         let url = format!("ws://127.0.0.1:{}", self.port);
         Command::new(ROWCAST)
@@ -134,6 +142,8 @@ fn a_second_dev_takes_the_next_port() {
     let mut one = Dev::start(folders[0].path(), &[]);
     let mut two = Dev::start(folders[1].path(), &[]);
     assert_ne!(one.port, two.port);
+    let inspector = two.get("/inspect/api/overview");
+    assert!(inspector.starts_with("HTTP/1.1 200"), "each can be looked into: {inspector}");
     one.stop();
     two.stop();
 }

@@ -5,7 +5,11 @@ mod repair;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{Bus, Event, Head, Position, Reader, Subscription};
 use protocol::{Backoff, Batch, Catalogue, FeedId, Micros, Offset, Source, Topic};
@@ -109,6 +113,8 @@ pub enum FeedState {
 pub struct FeedStatus {
     /// How it is doing.
     pub state: FeedState,
+    /// Since when.
+    pub since: Instant,
     /// What it carries, once a listener has told.
     pub catalogue: Option<Arc<Catalogue>>,
 }
@@ -143,7 +149,7 @@ impl Feed {
             subscription: bus.subscribe(source),
             reader: bus.reader(source),
             shards,
-            status: watch::Sender::new(FeedStatus { state: FeedState::Lost, catalogue: None }),
+            status: watch::Sender::new(FeedStatus { state: FeedState::Lost, since: Instant::now(), catalogue: None }),
             metrics,
             position: None,
             catalogue: Arc::default(),
@@ -267,6 +273,7 @@ impl Feed {
                     FeedState::Live => info!(%source, "live"),
                 }
                 status.state = state;
+                status.since = Instant::now();
             }
             changed
         });

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, Admitted, Claims, Denied},
-    hub::Refusal,
+    hub::{Caller, Refusal},
     limits::{LimitError, Limits, Permit},
     metrics::Metrics,
     ready::Readiness,
@@ -78,8 +78,7 @@ impl Front {
             self.metrics.denied(denied.code.as_str());
             denied.into_response()
         })?;
-        let ip = self.access.client_ip(peer(request).ip(), request.headers());
-        let permit = self.limits.admit(ip).map_err(|error| {
+        let permit = self.limits.admit(self.caller(request).client).map_err(|error| {
             let status = match error {
                 LimitError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
                 LimitError::PerIp(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -87,6 +86,12 @@ impl Front {
             self.too_many(status, &error.to_string())
         })?;
         Ok((claims, permit))
+    }
+
+    /// Whose request it is.
+    pub fn caller<B>(&self, request: &Request<B>) -> Caller {
+        let peer = peer(request);
+        Caller { peer, client: self.access.client_ip(peer.ip(), request.headers()) }
     }
 
     /// Lets a request in that wants changes of these topics, and can show no token later.

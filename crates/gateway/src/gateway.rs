@@ -25,6 +25,7 @@ use crate::{
     http::{self, Front},
     hub::{HubHandle, HubSettings},
     ingest::{self, Database},
+    inspect::{self, Guard, Inspector, Shards},
     limits::Limits,
     metrics::Metrics,
     ready::Readiness,
@@ -61,12 +62,14 @@ pub struct Gateway {
     listeners: Vec<TcpListener>,
     access: Access,
     ingest: axum::Router,
+    guard: Option<Guard>,
 }
 
 impl Gateway {
     /// Checks the settings and takes the address. What is wrong with them is a [`SettingsError`].
     pub async fn bind(settings: Settings, config: Config, bus: Bus) -> anyhow::Result<Self> {
         check_bind(&settings, &config)?;
+        let guard = Guard::new(&settings)?;
         let access = Access::new(AccessSettings {
             auth: config.auth.clone(),
             anonymous: settings.access.anonymous,
@@ -83,7 +86,7 @@ impl Gateway {
             problem,
         })?;
         let address = listeners[0].local_addr()?;
-        Ok(Self { settings, config, bus, address, listeners, access, ingest })
+        Ok(Self { settings, config, bus, address, listeners, access, ingest, guard })
     }
 
     /// The address that it serves on.
@@ -132,12 +135,12 @@ impl Gateway {
             max_subscriptions: limits.max_subscriptions,
             ping: Duration::from_millis(limits.ping_ms),
             stall: Duration::from_millis(limits.stall_ms),
+            inspect: self.guard.is_some(),
         };
-        let mut shards = JoinSet::new();
-        let inboxes = inboxes.into_iter().zip(broadcasts);
-        for (index, (listener, (events, broadcasts))) in self.listeners.into_iter().zip(inboxes).enumerate() {
-            let (arrivals, admitted) = mpsc::unbounded_channel();
-            let front = Front {
+        let (arrivals, receptions): (Vec<_>, Vec<_>) = inboxes.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let fronts: Vec<Front> = arrivals
+            .iter()
+            .map(|arrivals| Front {
                 name: Arc::clone(&name),
                 access: self.access.clone(),
                 limits: all.clone(),
@@ -148,11 +151,29 @@ impl Gateway {
                 drain: Duration::from_millis(limits.drain_ms),
                 outbound: outbound.clone(),
                 max_body_bytes: limits.max_frame_bytes as usize,
-                arrivals,
-            };
+                arrivals: arrivals.clone(),
+            })
+            .collect();
+        let readers = Source::ALL.map(|source| (source, self.bus.reader(source)));
+        let inspector = self.guard.map(|guard| {
+            inspect::router(Inspector::new(
+                &fronts[0],
+                guard,
+                Shards::new(&arrivals),
+                historian.clone(),
+                readers.into(),
+            ))
+        });
+        let inspector = inspector.unwrap_or_default();
+        // A shard's channel ends with its front.
+        drop(arrivals);
+        let mut shards = JoinSet::new();
+        let inboxes = inboxes.into_iter().zip(broadcasts);
+        let parts = self.listeners.into_iter().zip(inboxes).zip(fronts.into_iter().zip(receptions));
+        for (index, ((listener, (events, broadcasts)), (front, admitted))) in parts.enumerate() {
             let shard = Shard {
                 listener,
-                router: http::router(front, &self.config, self.ingest.clone()),
+                router: http::router(front, &self.config, self.ingest.clone(), inspector.clone()),
                 events,
                 broadcasts,
                 arrivals: admitted,

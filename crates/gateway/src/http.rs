@@ -29,8 +29,8 @@ use crate::{
 
 pub use crate::front::{Front, Purpose, problem};
 
-/// Everything that a gateway serves. `ingest` are the routes that write.
-pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
+/// Everything that a gateway serves. `ingest` are the routes that write, `inspector` those that look into it.
+pub fn router(front: Front, config: &Config, ingest: Router, inspector: Router) -> Router {
     let mut router = Router::new()
         .route("/", get(web::page))
         .route("/assets/{name}", get(web::asset))
@@ -66,6 +66,7 @@ pub fn router(front: Front, config: &Config, ingest: Router) -> Router {
     router
         .with_state(front)
         .merge(ingest)
+        .merge(inspector)
         .fallback(not_found)
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path is not served with this method")
@@ -168,8 +169,9 @@ pub(crate) async fn open(front: Front, door: Door, apikey: Option<&str>, request
         Ok(let_in) => let_in,
         Err(response) => return response,
     };
+    let caller = front.caller(&request);
     let upgrade = hyper::upgrade::on(&mut request);
-    if front.arrivals.send(Arrival::Socket(Newcomer { upgrade, door, claims, permit })).is_err() {
+    if front.arrivals.send(Arrival::Socket(Newcomer { upgrade, door, claims, permit, caller })).is_err() {
         return unavailable("this gateway is stopping");
     }
     let headers = [

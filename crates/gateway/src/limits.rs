@@ -57,6 +57,11 @@ impl Limits {
         Ok(Permit { limits: self.clone(), client })
     }
 
+    /// How many there may be.
+    pub fn most(&self) -> usize {
+        self.0.max
+    }
+
     /// How many permits are out.
     pub fn count(&self) -> usize {
         self.open().all

@@ -84,6 +84,8 @@ metrics! {
     closes: Family<ByCode, Counter> = "closes";
     /// POSTs to ingest paths, by the status of the answer.
     ingests: Family<ByStatus, Counter> = "ingests";
+    /// Requests to the inspector, by the status of the answer.
+    inspections: Family<ByStatus, Counter> = "inspections";
     /// Client messages that were refused.
     errors: Family<ByCode, Counter> = "errors";
     /// Changes that arrived from the bus.
@@ -143,6 +145,10 @@ impl Metrics {
 
     pub(crate) fn ingested(&self, status: u16) {
         self.inner.ingests.get_or_create(&ByStatus { status }).inc();
+    }
+
+    pub(crate) fn inspected(&self, status: u16) {
+        self.inner.inspections.get_or_create(&ByStatus { status }).inc();
     }
 
     pub(crate) fn closed(&self, close: Close) {
@@ -206,6 +212,12 @@ impl Metrics {
 
     pub(crate) fn history_read(&self) {
         self.inner.history_reads.inc();
+    }
+
+    /// How many gaps there were, and how many were repaired.
+    pub(crate) fn gaps(&self, source: Source) -> (u64, u64) {
+        let by = BySource { source: source.as_str() };
+        (self.inner.gaps.get_or_create(&by).get(), self.inner.repairs.get_or_create(&by).get())
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {

@@ -67,6 +67,11 @@ impl Query {
         }
     }
 
+    /// A text; one that is empty is none.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        Ok(self.one(name)?.filter(|text| !text.is_empty()))
+    }
+
     fn one(&self, name: &str) -> Result<Option<&str>, Refusal> {
         let mut all = self.all(name);
         match (all.next(), all.next()) {

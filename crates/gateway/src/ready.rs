@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use protocol::{Catalogue, Source, Topic};
@@ -53,6 +53,33 @@ impl Readiness {
         }
         self.metrics.set_ready(reasons.is_empty());
         reasons
+    }
+
+    /// How each feed is doing, and since when.
+    pub fn states(&self) -> Vec<(Source, FeedState, Duration)> {
+        let state = |(source, status): &(Source, watch::Receiver<FeedStatus>)| {
+            let status = status.borrow();
+            (*source, status.state, status.since.elapsed())
+        };
+        self.feeds.iter().map(state).collect()
+    }
+
+    /// What each feed carries, once a listener has told.
+    pub fn catalogues(&self) -> Vec<(Source, Arc<Catalogue>)> {
+        let known = |(source, status): &(Source, watch::Receiver<FeedStatus>)| {
+            Some((*source, status.borrow().catalogue.clone()?))
+        };
+        self.feeds.iter().filter_map(known).collect()
+    }
+
+    /// Since when this gateway is there.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Whether it is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Whether it delivers.

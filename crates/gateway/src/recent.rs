@@ -35,6 +35,21 @@ impl Recent {
         *self = Self::new(floor, self.limit);
     }
 
+    /// Every change after this offset is here.
+    pub fn floor(&self) -> Offset {
+        self.floor
+    }
+
+    /// Bytes that are here.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The batches up to an offset, the newest first.
+    pub fn back_from(&self, offset: Offset) -> impl Iterator<Item = &Arc<Batch>> {
+        self.batches.range(..self.batches.partition_point(|batch| batch.first <= offset)).rev()
+    }
+
     /// The batch that holds the change after `after`, or the next one; `Err` if that is no longer
     /// here, `Ok(None)` if `after` is the end.
     pub fn after(&self, after: Offset) -> Result<Option<&Arc<Batch>>, NotHere> {
@@ -76,6 +91,8 @@ mod tests {
         assert_eq!(first(27), Ok(Some(27)));
         assert_eq!(first(22), Ok(Some(23)));
         assert_eq!(first(21), Err(NotHere));
+        let back: Vec<_> = recent.back_from(26).map(|batch| batch.first).collect();
+        assert_eq!((back, recent.floor()), (vec![25, 23], 22));
         recent.restart(30);
         assert_eq!(recent.after(28), Err(NotHere));
         assert_eq!(recent.after(30), Ok(None));

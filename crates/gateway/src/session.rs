@@ -23,7 +23,7 @@ use tracing::debug;
 use crate::{
     access::{Access, Claims},
     door::Door,
-    hub::{ConnKey, Expiry, HubHandle, Refusal, Speech, WATERMARK},
+    hub::{Caller, ConnKey, Expiry, HubHandle, Refusal, Speech, WATERMARK},
     limits::{MessageRate, Permit},
     metrics::Metrics,
     realtime::{Outbound, Talk},
@@ -52,6 +52,8 @@ pub struct Newcomer {
     pub claims: Option<Claims>,
     /// Its place among the connections that are allowed.
     pub permit: Permit,
+    /// Whose it is.
+    pub caller: Caller,
 }
 
 /// What the sessions of a shard share.
@@ -110,7 +112,7 @@ impl Sessions {
     }
 
     async fn connect(self: Rc<Self>, newcomer: Newcomer, since: Vec<(Source, Cursor)>) -> Option<(Session, Box<Read>)> {
-        let Newcomer { upgrade, door, claims, permit } = newcomer;
+        let Newcomer { upgrade, door, claims, permit, caller } = newcomer;
         let parts = match upgrade.await.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()) {
             Ok(Ok(parts)) => parts,
             Ok(Err(_)) => {
@@ -128,7 +130,11 @@ impl Sessions {
             Door::Realtime { vsn, .. } => Speech::Realtime(vsn),
             Door::Native | Door::Plain { .. } => Speech::WebSocket,
         };
-        let key = self.hub.with(|hub| hub.join(Rc::clone(&socket), speech));
+        let key = self.hub.with(|hub| {
+            let key = hub.join(Rc::clone(&socket), speech);
+            hub.introduce(key, caller, door.name(), claims.as_ref());
+            key
+        });
         let (decoder, rate) = (Decoder::new(self.max_frame_bytes), MessageRate::new(Instant::now()));
         let mut session =
             Session { shared: self, socket, key, door, claims, decoder, rate, excess: 0, _permit: permit };
@@ -371,6 +377,7 @@ impl Session {
             message: denied.message,
         })?;
         self.shared.hub.with(|hub| {
+            hub.note_claims(self.key, &claims);
             hub.recheck(self.key, |topic| claims.may_subscribe(topic));
             hub.send_text(self.key, message::AUTHENTICATED);
         });

@@ -47,6 +47,10 @@ pub struct Settings {
     #[command(flatten)]
     pub access: AccessFlags,
 
+    /// The inspector.
+    #[command(flatten)]
+    pub inspect: InspectFlags,
+
     /// What a client may use.
     #[command(flatten)]
     pub limits: LimitFlags,
@@ -68,6 +72,29 @@ pub struct AccessFlags {
     /// Proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas.
     #[arg(long, env = "ROWCAST_TRUSTED_PROXIES", value_delimiter = ',', value_name = "ADDRESS[/BITS]")]
     pub trusted_proxies: Vec<Network>,
+}
+
+/// The inspector.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Inspector")]
+pub struct InspectFlags {
+    /// Serve /inspect: connections with their lag, routes, feeds, the last changes, and why a client did not
+    /// get one. It shows rows. Without a token only this machine may look.
+    #[arg(long = "inspect", env = "ROWCAST_INSPECT")]
+    pub on: bool,
+
+    /// The token that /inspect asks for, of at least 16 characters. Needed where others can reach it.
+    #[arg(long = "inspect-token", env = "ROWCAST_INSPECT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+
+    /// A file with that token.
+    #[arg(
+        long = "inspect-token-file",
+        env = "ROWCAST_INSPECT_TOKEN_FILE",
+        conflicts_with = "token",
+        value_name = "FILE"
+    )]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What a client may use.

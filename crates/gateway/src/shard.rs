@@ -24,7 +24,7 @@ use crate::{
     changes::Poll,
     connection,
     feed::FeedEvent,
-    hub::HubHandle,
+    hub::{Hub, HubHandle},
     limits::Limits,
     realtime::Broadcast,
     session::{Newcomer, Sessions},
@@ -76,7 +76,12 @@ pub enum Arrival {
     Events(Follower),
     /// For what there is.
     Poll(Poll),
+    /// To look into it.
+    Look(Look),
 }
+
+/// One piece of a look at a hub; whether there is more. Between two pieces the shard does its work.
+pub type Look = Box<dyn FnMut(&Hub) -> bool + Send>;
 
 /// The count of all shards' sockets, so that the process never runs out of files. Cheap to clone.
 #[derive(Clone)]
@@ -203,6 +208,7 @@ impl Reception {
             }
             Arrival::Events(follower) => tokio::task::spawn_local(sessions.follow(follower)),
             Arrival::Poll(poll) => tokio::task::spawn_local(sessions.poll(poll)),
+            Arrival::Look(look) => tokio::task::spawn_local(look_in_pieces(sessions.hub.clone(), look)),
         });
     }
 
@@ -212,6 +218,12 @@ impl Reception {
             Some(arrival) => self.begin(arrival),
             None => std::future::pending().await,
         }
+    }
+}
+
+async fn look_in_pieces(hub: HubHandle, mut look: Look) {
+    while hub.with(|hub| look(hub)) {
+        tokio::task::yield_now().await;
     }
 }
 

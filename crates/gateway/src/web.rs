@@ -31,6 +31,19 @@ assets! {
     "systems.js": "text/javascript; charset=utf-8",
 }
 
+/// What the page of the inspector needs.
+const INSPECTOR: &[(&str, &str, &[u8])] = &[
+    ("inspect.css", "text/css; charset=utf-8", include_bytes!("inspect/page/inspect.css")),
+    ("inspect.js", JAVASCRIPT, include_bytes!("inspect/page/inspect.js")),
+    ("api.js", JAVASCRIPT, include_bytes!("inspect/page/api.js")),
+    ("clients.js", JAVASCRIPT, include_bytes!("inspect/page/clients.js")),
+    ("dom.js", JAVASCRIPT, include_bytes!("inspect/page/dom.js")),
+    ("now.js", JAVASCRIPT, include_bytes!("inspect/page/now.js")),
+    ("why.js", JAVASCRIPT, include_bytes!("inspect/page/why.js")),
+];
+
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
 macro_rules! modules {
     ($($name:literal),* $(,)?) => {
         const MODULES: &[&str] = &[$(include_str!(concat!("../../../clients/js/src/", $name))),*];
@@ -79,6 +92,19 @@ pub async fn page() -> Response {
 /// `GET /assets/{name}`
 pub async fn asset(name: Result<Path<String>, PathRejection>) -> Response {
     match ASSETS.iter().find(|(known, ..)| name.as_ref().is_ok_and(|Path(name)| known == name)) {
+        Some((_, kind, bytes)) => file(kind, bytes),
+        None => not_found().await,
+    }
+}
+
+/// `GET /inspect`
+pub async fn inspector() -> Response {
+    file("text/html; charset=utf-8", include_bytes!("inspect/page/index.html"))
+}
+
+/// `GET /inspect/assets/{name}`
+pub async fn inspector_asset(name: Result<Path<String>, PathRejection>) -> Response {
+    match INSPECTOR.iter().find(|(known, ..)| name.as_ref().is_ok_and(|Path(name)| known == name)) {
         Some((_, kind, bytes)) => file(kind, bytes),
         None => not_found().await,
     }

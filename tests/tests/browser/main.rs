@@ -6,6 +6,7 @@
 mod dashboard;
 mod demo;
 mod foreign;
+mod inspect;
 mod notified;
 mod originals;
 mod recipes;

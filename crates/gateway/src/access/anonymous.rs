@@ -21,34 +21,43 @@ const REMEDY: &str = "anonymous clients are served on this machine only; give th
 const OF_PROXIES: [&str; 3] = ["forwarded", "via", "x-real-ip"];
 
 pub(super) fn check(peer: IpAddr, headers: &HeaderMap) -> Result<(), Denied> {
-    if !peer.to_canonical().is_loopback() {
-        return refuse("the connection comes from another machine".into());
-    }
-    let of_proxy = |name: &str| name.starts_with("x-forwarded-") || OF_PROXIES.contains(&name);
-    if let Some(name) = headers.keys().find(|name| of_proxy(name.as_str())) {
-        return refuse(format!("the header {name} says that a proxy stands between"));
-    }
-    check_names(headers)
+    is_of_this_machine(peer, headers).map_err(refusal)
 }
 
 /// Whether the request is to this machine by name, and from a page of it if it is from one.
 pub(super) fn check_names(headers: &HeaderMap) -> Result<(), Denied> {
-    match single(headers, &header::HOST)? {
-        Some(host) if is_loopback_authority(host) => {}
-        Some(host) => return refuse(format!("the Host {} is not loopback", shown(host))),
-        None => return refuse("the request has no Host".into()),
+    names_this_machine(headers).map_err(refusal)
+}
+
+/// Whether a request comes from this machine, and from a page of it if it is from one; else why not.
+pub fn is_of_this_machine(peer: IpAddr, headers: &HeaderMap) -> Result<(), String> {
+    if !peer.to_canonical().is_loopback() {
+        return Err("the connection comes from another machine".into());
     }
-    match single(headers, &header::ORIGIN)? {
+    let of_proxy = |name: &str| name.starts_with("x-forwarded-") || OF_PROXIES.contains(&name);
+    if let Some(name) = headers.keys().find(|name| of_proxy(name.as_str())) {
+        return Err(format!("the header {name} says that a proxy stands between"));
+    }
+    names_this_machine(headers)
+}
+
+fn names_this_machine(headers: &HeaderMap) -> Result<(), String> {
+    match single(headers, &header::HOST).map_err(|denied| denied.message)? {
+        Some(host) if is_loopback_authority(host) => {}
+        Some(host) => return Err(format!("the Host {} is not loopback", shown(host))),
+        None => return Err("the request has no Host".into()),
+    }
+    match single(headers, &header::ORIGIN).map_err(|denied| denied.message)? {
         // The same host as Host's is loopback too.
         Some(origin) if !is_loopback_origin(origin) => {
-            refuse(format!("the page's Origin {} is not loopback", shown(origin)))
+            Err(format!("the page's Origin {} is not loopback", shown(origin)))
         }
         _ => Ok(()),
     }
 }
 
-fn refuse(problem: String) -> Result<(), Denied> {
-    Err(Denied::forbidden(format!("{problem}: {REMEDY}")))
+fn refusal(problem: String) -> Denied {
+    Denied::forbidden(format!("{problem}: {REMEDY}"))
 }
 
 #[cfg(test)]

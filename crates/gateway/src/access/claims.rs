@@ -37,6 +37,11 @@ impl Claims {
         self.0.as_ref().is_none_or(|granted| covers(&granted.topics, topic))
     }
 
+    /// The names and globs that it may subscribe to; `None`: to everything.
+    pub fn topics(&self) -> Option<Vec<String>> {
+        self.0.as_ref().map(|granted| granted.topics.iter().map(ToString::to_string).collect())
+    }
+
     /// Whether it may POST to the path of an `[[ingest]]`.
     pub fn may_ingest(&self, path: &str) -> bool {
         self.0.as_ref().is_none_or(|granted| covers(&granted.ingest, path))

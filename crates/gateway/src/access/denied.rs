@@ -31,11 +31,11 @@ impl Denied {
         }
     }
 
-    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
         Self { status: StatusCode::UNAUTHORIZED, code: ErrorCode::Unauthorized, message: message.into() }
     }
 
-    pub(super) fn bad_token(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_token(message: impl Into<String>) -> Self {
         Self { status: StatusCode::UNAUTHORIZED, code: ErrorCode::BadToken, message: message.into() }
     }
 

@@ -38,6 +38,7 @@ use jwt::Jwt;
 use origin::Origins;
 use token::Token;
 
+pub use anonymous::is_of_this_machine;
 pub use claims::Claims;
 pub use denied::Denied;
 pub use proxies::{Network, NetworkError};

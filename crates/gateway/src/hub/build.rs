@@ -72,6 +72,7 @@ impl Hub {
                 if !takes_it || !route.key.form.wants(it) || route.is_told(lost) {
                     continue;
                 }
+                route.rate.all += 1;
                 if let Some(conflating) = &mut route.conflating {
                     if !std::mem::replace(&mut conflating.touched, true) {
                         conflated.push(index);

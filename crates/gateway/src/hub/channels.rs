@@ -84,7 +84,10 @@ impl Hub {
         let route = RouteKey { topics: topics.into(), source: Some(SOURCE), form, conflate_ms: None, twin: 0 };
         let route = self.hold_route(route);
         let sub = self.insert_sub(key, topic, route, true);
-        match join.resume.flatten() {
+        let resume = join.resume.flatten();
+        let began = resume.clone().or_else(|| self.feeds.get(&SOURCE).map(super::View::cursor));
+        self.note_began(sub, began.into_iter().collect(), resume.is_some());
+        match resume {
             None => self.attach(key.index, sub.index),
             Some(Cursor { feed, offset }) => {
                 let behind = Behind { source: SOURCE, feed, after: offset, open: None, waits_for_room: false };

@@ -123,6 +123,12 @@ impl Route {
         }
     }
 
+    /// How long what waits for a route that conflates has to wait yet.
+    pub fn held_for(&self, now: Instant) -> Duration {
+        let due = self.conflating.as_ref().and_then(|conflating| conflating.due());
+        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
+    }
+
     fn conflator<'a>(&'a mut self, encoder: &'a mut Encoder, feed: &'a FeedId) -> Option<Conflator<'a>> {
         let Conflating { waiting, .. } = self.conflating.as_deref_mut()?;
         let form = self.key.form.for_route(self.id);

@@ -80,13 +80,16 @@ impl Hub {
                 let conn = &self.conns[index as usize];
                 let is_of_it = |(_, sub): &(usize, &Sub)| sub.route == route && sub.is_live();
                 let Some((place, sub)) = conn.subs.iter().find(is_of_it) else { continue };
+                let key = ConnKey { index, generation: conn.generation };
+                let it = SubKey { conn: key, index: place as u32, generation: sub.generation };
                 if conn.vsn().is_some() {
-                    let key = ConnKey { index, generation: conn.generation };
+                    self.note_skipped(it, reason, None, &cursor);
                     self.reset_channel(key, place as u32, reason, &cursor);
                     continue;
                 }
                 let text = message::reset(conn.speech.name(&sub.id), reason, &cursor);
                 let reset = conn.speech.say("reset", Some(&cursor), &text);
+                self.note_skipped(it, reason, None, &cursor);
                 self.push(index, reset);
                 self.metrics.reset(reason);
             }
@@ -108,6 +111,9 @@ impl Hub {
         let before = view.advance(batch, Instant::now());
         if batch.is_watermark() {
             return;
+        }
+        if let Some(register) = &mut self.register {
+            register.note_batch(source, batch);
         }
         let feed = view.feed.clone();
         let (hits, broken) = self.wanted(source, batch, before);

@@ -15,13 +15,18 @@ mod conflate;
 mod conn;
 mod deliver;
 mod encoded;
+mod looks;
 mod moment;
 mod poll;
+mod recall;
+mod register;
 mod round;
 mod route;
 mod speech;
+mod standing;
 mod stream;
 mod subscribe;
+mod testimony;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -53,6 +58,7 @@ use conflate::Timed;
 use conn::{Conn, SubKey};
 use encoded::EncodedBatches;
 use moment::Moment;
+use register::Register;
 use route::{Route, RouteKey};
 use stream::Streams;
 use view::View;
@@ -61,9 +67,16 @@ pub use carried::Carried;
 pub(crate) use carried::{is_too_early, names};
 pub use channels::Joining;
 pub use conn::ConnKey;
+pub use looks::{
+    ConnectionLook, FeedLook, Order, Rank, ResetLook, RouteLook, Scan, SubscriptionLook, TopicLook, Totals,
+};
 pub use poll::{Found, Stretch};
+pub use recall::{Recall, Whereabouts};
+pub use register::Caller;
 pub use speech::Speech;
+pub use standing::Standing;
 pub use subscribe::Refusal;
+pub use testimony::{Fact, SubscriptionName, Testimony};
 pub use tick::{Expiry, WATERMARK};
 
 /// The sources in the order in which they are asked for a topic: where both carry it, the one that
@@ -84,6 +97,8 @@ pub struct HubSettings {
     pub ping: Duration,
     /// How long a socket may take nothing of what waits for it.
     pub stall: Duration,
+    /// Whether somebody may look into it.
+    pub inspect: bool,
 }
 
 /// A shard's hub, as its tasks share it. Every use is one short closure; none is held across an
@@ -124,6 +139,8 @@ pub struct Hub {
     tasks: Vec<Task>,
     /// Distinguishes this shard's route ids from those of the others.
     next_route: u64,
+    /// What only the inspector needs; nothing without one.
+    register: Option<Box<Register>>,
 }
 
 /// Work that needs a task of its own.
@@ -138,6 +155,7 @@ enum Task {
 impl HubHandle {
     /// A hub of its own for this thread.
     pub fn new(settings: HubSettings, historian: Historian, metrics: Metrics, shard: usize) -> Self {
+        let register = settings.inspect.then(Box::default);
         let hub = Hub {
             settings,
             started: Instant::now(),
@@ -157,6 +175,7 @@ impl HubHandle {
             encoded: EncodedBatches::default(),
             tasks: Vec::new(),
             next_route: 1 + ((shard as u64) << 32),
+            register,
         };
         Self { hub: Rc::new(RefCell::new(hub)), historian, dirty: Rc::default(), moved: Rc::default() }
     }
@@ -216,6 +235,7 @@ impl Hub {
         if self.conn(key).is_none() {
             return;
         }
+        self.note_left(key);
         let now = self.now();
         self.leave_stream(key.index);
         // So that it joins no other stream on the way.
@@ -290,6 +310,7 @@ impl Hub {
             return;
         }
         self.push(key.index, goodbye);
+        self.note_closing(key);
         let now = self.now();
         let conn = &mut self.conns[key.index as usize];
         conn.closing = Some(now);

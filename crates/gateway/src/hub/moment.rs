@@ -22,6 +22,11 @@ impl Moment {
         Self(self.0.saturating_add(steps))
     }
 
+    /// How long ago it was; nothing if it is yet to come.
+    pub fn age(self, now: Self) -> Duration {
+        Duration::from_secs(u64::from(now.0.get().saturating_sub(self.0.get()))) / STEPS_PER_S
+    }
+
     /// Whether a span that began then is over now.
     pub fn is_over(self, steps: u32, now: Self) -> bool {
         self.plus(steps) <= now
@@ -43,6 +48,8 @@ mod tests {
         assert_eq!(span, 17);
         assert!(begun.is_over(span, begun.after(Duration::from_secs(2))));
         assert!(!begun.is_over(span, begun.after(Duration::from_secs(1))));
+        assert_eq!(begun.age(begun.after(Duration::from_millis(1500))), Duration::from_millis(1500));
+        assert_eq!(begun.age(Moment::FIRST), Duration::ZERO);
         assert!(!begun.is_over(span, Moment::FIRST), "what was stamped later than now has just begun");
     }
 

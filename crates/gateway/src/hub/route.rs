@@ -28,6 +28,30 @@ pub(super) struct Route {
     pub frames: Frames,
     /// What it has if its changes are conflated.
     pub conflating: Option<Box<Conflating>>,
+    pub rate: Rate,
+}
+
+/// How many changes a route wants.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Rate {
+    /// Since it is there.
+    pub all: u64,
+    /// At the last tick.
+    before: u64,
+    /// A second, over the last few.
+    pub per_s: f32,
+}
+
+impl Rate {
+    /// To be called once a second.
+    pub fn tick(&mut self) {
+        let new = (self.all - self.before) as f32;
+        self.before = self.all;
+        self.per_s += (new - self.per_s) * 0.3;
+        if self.per_s < 0.01 {
+            self.per_s = 0.0;
+        }
+    }
 }
 
 /// What makes a subscription distinct.

@@ -14,7 +14,7 @@ use super::{
     carried::Carried,
     conflate::Conflating,
     conn::{Behind, ConnKey, Sub, SubKey, SubState},
-    route::{Frames, Route, RouteForm, RouteKey},
+    route::{Frames, Rate, Route, RouteForm, RouteKey},
 };
 
 /// Why a subscription is refused.
@@ -36,9 +36,15 @@ impl Hub {
         let form = RouteForm::Plain(wrap);
         let route = self.hold_route(RouteKey { topics: topics.into(), source: None, form, conflate_ms: None, twin: 0 });
         let sub = self.insert_sub(key, "".into(), route, false);
-        let missed_of = |(&source, view): (&Source, &View)| {
+        let begins = |source: Source, view: &View| {
             let then = since.iter().find(|(of, cursor)| *of == source && cursor.feed == view.feed);
-            let after = then.map_or(view.began, |(_, cursor)| cursor.offset);
+            then.map_or(view.began, |(_, cursor)| cursor.offset)
+        };
+        let cursor = |(source, view): (&Source, &View)| Cursor::new(view.feed.clone(), begins(*source, view));
+        let began = self.feeds.iter().map(cursor).collect();
+        self.note_began(sub, began, false);
+        let missed_of = |(&source, view): (&Source, &View)| {
+            let after = begins(source, view);
             (after < view.last).then(|| Behind {
                 source,
                 feed: view.feed.clone(),
@@ -105,6 +111,8 @@ impl Hub {
         let view = &self.feeds[&source];
         let here = Cursor::new(view.feed.clone(), self.routes[route as usize].head(view.last));
         let sub = self.insert_sub(key, id.into(), route, true);
+        let resumed = wanted.since.is_some();
+        self.note_began(sub, vec![wanted.since.clone().unwrap_or_else(|| here.clone())], resumed);
         match wanted.since {
             None => {
                 self.answer(key.index, sub.index, &here, false);
@@ -232,7 +240,8 @@ impl Hub {
         self.next_route += 1;
         let (streams, frames) = (Vec::new(), Frames::default());
         let conflating = key.conflate_ms.map(|ms| Box::new(Conflating::new(Duration::from_millis(ms))));
-        let route = Route { id, key: key.clone(), subs: 1, streams, open: None, frames, conflating };
+        let rate = Rate::default();
+        let route = Route { id, key: key.clone(), subs: 1, streams, open: None, frames, conflating, rate };
         let index = self.routes.insert(route) as u32;
         for topic in key.topics.iter() {
             self.by_topic.entry(topic.clone()).or_default().push(index);
@@ -278,6 +287,7 @@ impl Hub {
     }
 
     pub(super) fn remove_sub(&mut self, conn: u32, sub: u32) {
+        self.note_ended(conn, sub);
         self.detach(conn, sub);
         let route = self.conns[conn as usize].subs.remove(sub as usize).route;
         self.release_route(route);
@@ -307,15 +317,17 @@ impl Hub {
             self.close(key, protocol::Close::TryAgainLater, "read too slowly: changes were missed");
             return;
         }
-        if conn.vsn().is_some() {
-            return self.reset_channel(key, sub, reason, &here);
-        }
-        let reset = conn.speech.say("reset", Some(&here), &message::reset(conn.speech.name(&it.id), reason, &here));
         // Until the reset has arrived the client's own cursor is the one to keep.
         let own = match &it.state {
             SubState::Behind(behind) => Cursor::new(behind.feed.clone(), behind.after),
-            SubState::Live | SubState::Held => here,
+            SubState::Live | SubState::Held => here.clone(),
         };
+        let reset = conn.speech.say("reset", Some(&here), &message::reset(conn.speech.name(&it.id), reason, &here));
+        let (of_channel, it) = (conn.vsn().is_some(), SubKey { conn: key, index: sub, generation: it.generation });
+        self.note_skipped(it, reason, Some(own.clone()), &here);
+        if of_channel {
+            return self.reset_channel(key, sub, reason, &here);
+        }
         self.answer(key.index, sub, &own, false);
         self.push(key.index, reset);
         self.metrics.reset(reason);

@@ -30,6 +30,7 @@ fn hub_of(source: Source, feed: &FeedId, topics: &[&str]) -> HubHandle {
         max_subscriptions: 10,
         ping: Duration::from_secs(60),
         stall: Duration::from_secs(60),
+        inspect: false,
     };
     let (metrics, bus) = (Metrics::default(), Bus::Memory(MemoryBus::new(Retention::default())));
     let hub = HubHandle::new(settings, Historian::start(&bus, metrics.clone()), metrics, 0);

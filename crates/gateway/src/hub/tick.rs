@@ -85,6 +85,9 @@ impl Hub {
     /// To be called once a second.
     pub fn tick(&mut self) {
         self.encoded.clear();
+        if self.register.is_some() {
+            self.routes.iter_mut().for_each(|(_, route)| route.rate.tick());
+        }
         let turn = Turn {
             now: self.now(),
             ping: steps(self.settings.ping),

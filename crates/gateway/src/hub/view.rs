@@ -24,6 +24,8 @@ pub(super) struct View {
     pub began: Offset,
     pub last: Offset,
     pub at: Micros,
+    /// When it was last heard of.
+    pub heard: Instant,
     pub catalogue: Arc<Catalogue>,
     pub recent: Recent,
     /// Topics that have lost changes, and those who want them are still to be told.
@@ -47,6 +49,7 @@ impl View {
             began: start.last,
             last: start.last,
             at: start.at,
+            heard: Instant::now(),
             catalogue: Arc::clone(&start.catalogue),
             recent: Recent::new(start.last, recent_bytes),
             untold: Vec::new(),
@@ -81,6 +84,7 @@ impl View {
             self.marks = Some(Marks { epoch: batch.epoch, first, last: now });
         }
         self.at = batch.at;
+        self.heard = now;
         std::mem::replace(&mut self.last, batch.last)
     }
 

@@ -130,6 +130,8 @@ impl Hub {
         }
         match (flushed, place) {
             (Flushed::Dead, _) => {
+                self.note_dead(key);
+                let conn = &mut self.conns[key.index as usize];
                 conn.outbox = Outbox::default();
                 conn.closing.get_or_insert(now);
                 self.leave_stream(key.index);

@@ -53,10 +53,13 @@ async fn open(front: &Front, request: &axum::http::Request<()>, wanted: Subscrib
         return front.too_many(StatusCode::SERVICE_UNAVAILABLE, "the gateway has as many sockets as it may open");
     };
     let hang_up = request.extensions().get::<HangUp>().cloned();
-    let (follower, events, answered) = match Follower::new(wanted, claims, hang_up, permit, file) {
-        Ok(both) => both,
-        Err(error) => return front.too_many(StatusCode::SERVICE_UNAVAILABLE, &format!("no socket is left: {error}")),
-    };
+    let (follower, events, answered) =
+        match Follower::new(wanted, claims, hang_up, (permit, file), front.caller(request)) {
+            Ok(both) => both,
+            Err(error) => {
+                return front.too_many(StatusCode::SERVICE_UNAVAILABLE, &format!("no socket is left: {error}"));
+            }
+        };
     if front.arrivals.send(Arrival::Events(follower)).is_err() {
         return unavailable("this gateway is stopping");
     }

@@ -27,7 +27,7 @@ use super::event::retry;
 use crate::{
     access::Claims,
     connection::HangUp,
-    hub::{ConnKey, Refusal, Speech, WATERMARK},
+    hub::{Caller, ConnKey, Refusal, Speech, WATERMARK},
     limits::Permit,
     session::{Sessions, expiry, hung_up},
     shard::Counted,
@@ -46,6 +46,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(3);
 pub struct Follower {
     wanted: Subscribe,
     claims: Claims,
+    caller: Caller,
     socket: StdTcpStream,
     /// Ends with the response, however that ends.
     response: oneshot::Receiver<()>,
@@ -70,8 +71,8 @@ impl Follower {
         wanted: Subscribe,
         claims: Claims,
         hang_up: Option<HangUp>,
-        permit: Permit,
-        file: Counted,
+        (permit, file): (Permit, Counted),
+        caller: Caller,
     ) -> io::Result<(Self, Events, Answered)> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -81,7 +82,7 @@ impl Follower {
         // that is a stream can do that.
         let socket = StdTcpStream::from(OwnedFd::from(ours));
         let ((ends, response), (answer, answered)) = (oneshot::channel(), oneshot::channel());
-        let follower = Self { wanted, claims, socket, response, hang_up, answer };
+        let follower = Self { wanted, claims, caller, socket, response, hang_up, answer };
         let events = Events { socket: UnixStream::from_std(theirs)?, _response: ends, _permit: permit, _file: file };
         Ok((follower, events, answered))
     }
@@ -90,12 +91,16 @@ impl Follower {
 impl Sessions {
     /// Serves a client until its response has ended.
     pub async fn follow(self: Rc<Self>, follower: Follower) {
-        let Follower { wanted, claims, socket, response, hang_up, answer } = follower;
+        let Follower { wanted, claims, caller, socket, response, hang_up, answer } = follower;
         let socket = match TcpStream::from_std(socket) {
             Ok(socket) => Rc::new(socket),
             Err(error) => return debug!(%error, "cannot serve events"),
         };
-        let key = self.hub.with(|hub| hub.join(Rc::clone(&socket), Speech::Events));
+        let key = self.hub.with(|hub| {
+            let key = hub.join(Rc::clone(&socket), Speech::Events);
+            hub.introduce(key, caller, "sse", Some(&claims));
+            key
+        });
         let begun = self.begin_events(key, wanted, &claims);
         let refused = begun.is_err();
         // Who has left meanwhile has closed its end too.

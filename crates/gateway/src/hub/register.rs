@@ -1,0 +1,286 @@
+//! What the inspector wants to know of connections, and nobody else does: who they are, where each
+//! subscription began, what it was told that it missed, and who has left lately. Kept beside the
+//! connections, and only where there is an inspector, so that without one it costs them nothing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
+
+use protocol::{Batch, Cursor, FeedId, Micros, Offset, ResetReason, Source, Topic, time::now};
+
+use super::{
+    Hub,
+    conn::{ConnKey, SubKey},
+};
+use crate::access::Claims;
+
+/// Connections that have left and are remembered, of each shard.
+const LEFT: usize = 256;
+
+/// What is remembered of one connection's ended subscriptions, and of one subscription's resets: the
+/// last few.
+const LAST: usize = 8;
+
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The other end of the TCP connection.
+    pub peer: SocketAddr,
+    /// The client, where a trusted proxy tells of it; else the peer.
+    pub client: IpAddr,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Register {
+    guests: Vec<Option<Guest>>,
+    left: VecDeque<Left>,
+    topics: HashMap<(Source, Topic), Seen>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub caller: Caller,
+    pub door: &'static str,
+    /// `None` while it has yet to show a token.
+    pub claims: Option<Claims>,
+    pub since: Micros,
+    pub subs: Vec<Past>,
+    /// Bytes that it had not been sent when its peer was found gone.
+    unsent: usize,
+}
+
+/// A connection that has left.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub key: ConnKey,
+    pub guest: Guest,
+    pub at: Micros,
+    /// Bytes that it had not been sent.
+    pub waits: usize,
+}
+
+/// The past of a subscription.
+#[derive(Debug, Clone)]
+pub(super) struct Past {
+    generation: u32,
+    pub id: Box<str>,
+    pub topics: Rc<[Topic]>,
+    pub conflate_ms: Option<u64>,
+    /// Where it began; a plain one may be of two feeds.
+    pub began: Box<[Cursor]>,
+    /// Whether it brought that cursor along.
+    pub resumed: bool,
+    pub since: Micros,
+    /// What it was told that it missed, the last few times.
+    pub skipped: Vec<Skipped>,
+    /// In a box: while it goes on there is none.
+    pub ended: Option<Box<Ended>>,
+}
+
+/// A `reset`.
+#[derive(Debug, Clone)]
+pub(super) struct Skipped {
+    pub reason: ResetReason,
+    /// Where it was before, where that is known.
+    pub after: Option<Cursor>,
+    /// Where it went on from.
+    pub through: Cursor,
+    pub at: Micros,
+}
+
+/// The end of a subscription.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub at: Micros,
+    /// How far it had come, on each feed.
+    pub reached: Vec<Reached>,
+    /// Whether something stood in the connection's own queue.
+    pub queued: bool,
+}
+
+/// How far a subscription is on a feed.
+#[derive(Debug, Clone)]
+pub(super) struct Reached {
+    pub feed: FeedId,
+    /// Up to here all was written to its socket, or stood in the connection's own queue.
+    pub written: Offset,
+    /// Up to here all was put together for it.
+    pub built: Offset,
+}
+
+/// The last change of a topic since the gateway began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub last: Offset,
+    pub at: Micros,
+}
+
+impl Register {
+    pub fn guest(&self, index: u32) -> Option<&Guest> {
+        self.guests.get(index as usize)?.as_ref()
+    }
+
+    fn guest_mut(&mut self, index: u32) -> Option<&mut Guest> {
+        self.guests.get_mut(index as usize)?.as_mut()
+    }
+
+    fn past_mut(&mut self, sub: SubKey) -> Option<&mut Past> {
+        self.guest_mut(sub.conn.index)?.subs.iter_mut().find(|past| past.generation == sub.generation)
+    }
+
+    /// Who has left, the last one first.
+    pub fn left(&self) -> impl Iterator<Item = &Left> {
+        self.left.iter().rev()
+    }
+
+    /// What has come.
+    pub fn seen(&self) -> impl Iterator<Item = (&(Source, Topic), &Seen)> {
+        self.topics.iter()
+    }
+
+    /// Notes what a batch has brought, once for each topic of it.
+    pub fn note_batch(&mut self, source: Source, batch: &Batch) {
+        for (topic, slice) in &batch.slices {
+            self.topics.insert((source, topic.clone()), Seen { last: slice.last, at: batch.at });
+        }
+    }
+}
+
+impl Past {
+    pub fn is_of(&self, generation: u32) -> bool {
+        self.generation == generation
+    }
+}
+
+impl Guest {
+    pub fn past(&self, generation: u32) -> Option<&Past> {
+        self.subs.iter().find(|past| past.generation == generation)
+    }
+}
+
+impl Hub {
+    /// Notes whose connection it is.
+    pub fn introduce(&mut self, key: ConnKey, caller: Caller, door: &'static str, claims: Option<&Claims>) {
+        let Some(register) = &mut self.register else { return };
+        let place = key.index as usize;
+        if register.guests.len() <= place {
+            register.guests.resize_with(place + 1, || None);
+        }
+        let claims = claims.cloned();
+        register.guests[place] = Some(Guest { caller, door, claims, since: now(), subs: Vec::new(), unsent: 0 });
+    }
+
+    /// Notes what it may do from now on.
+    pub fn note_claims(&mut self, key: ConnKey, claims: &Claims) {
+        if let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(key.index)) {
+            guest.claims = Some(claims.clone());
+        }
+    }
+
+    /// Notes where a subscription begins.
+    pub(super) fn note_began(&mut self, sub: SubKey, began: Vec<Cursor>, resumed: bool) {
+        let Some(register) = &mut self.register else { return };
+        let Some(guest) = register.guest_mut(sub.conn.index) else { return };
+        let it = &self.conns[sub.conn.index as usize].subs[sub.index as usize];
+        let key = &self.routes[it.route as usize].key;
+        if guest.subs.is_empty() {
+            // Most connections have one, and the first push would make room for four.
+            guest.subs.reserve_exact(1);
+        }
+        guest.subs.push(Past {
+            generation: sub.generation,
+            id: it.id.clone(),
+            topics: Rc::clone(&key.topics),
+            conflate_ms: key.conflate_ms,
+            began: began.into(),
+            resumed,
+            since: now(),
+            skipped: Vec::new(),
+            ended: None,
+        });
+    }
+
+    /// Notes a `reset`.
+    pub(super) fn note_skipped(&mut self, sub: SubKey, reason: ResetReason, after: Option<Cursor>, through: &Cursor) {
+        let Some(past) = self.register.as_mut().and_then(|register| register.past_mut(sub)) else { return };
+        if past.skipped.len() == LAST {
+            past.skipped.remove(0);
+        }
+        past.skipped.push(Skipped { reason, after, through: through.clone(), at: now() });
+    }
+
+    /// Notes that a subscription ends, before it does.
+    pub(super) fn note_ended(&mut self, conn: u32, sub: u32) {
+        self.note_end(conn, sub);
+        let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(conn)) else { return };
+        let is_over = |past: &Past| past.ended.is_some();
+        if guest.subs.iter().filter(|past| is_over(past)).count() > LAST
+            && let Some(oldest) = guest.subs.iter().position(is_over)
+        {
+            guest.subs.remove(oldest);
+        }
+    }
+
+    /// Notes that a connection is sent nothing more, before that is so.
+    pub(super) fn note_closing(&mut self, key: ConnKey) {
+        if self.register.is_some() {
+            let subs: Vec<u32> = self.conns[key.index as usize].subs.iter().map(|(sub, _)| sub as u32).collect();
+            subs.into_iter().for_each(|sub| self.note_end(key.index, sub));
+        }
+    }
+
+    /// Notes that a connection's peer is gone, before what waits for it is given up.
+    pub(super) fn note_dead(&mut self, key: ConnKey) {
+        self.note_closing(key);
+        if self.register.is_some() {
+            let waits = self.waits(key.index);
+            if let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(key.index)) {
+                guest.unsent = waits;
+            }
+        }
+    }
+
+    /// Notes that a connection leaves, before it does.
+    pub(super) fn note_left(&mut self, key: ConnKey) {
+        self.note_closing(key);
+        if self.register.is_none() {
+            return;
+        }
+        let waits = self.waits(key.index);
+        let Some(register) = &mut self.register else { return };
+        let Some(guest) = register.guests.get_mut(key.index as usize).and_then(Option::take) else { return };
+        let waits = waits.max(guest.unsent);
+        if register.left.len() == LEFT {
+            register.left.pop_front();
+        }
+        register.left.push_back(Left { key, guest, at: now(), waits });
+    }
+
+    fn note_end(&mut self, conn: u32, sub: u32) {
+        let generation = self.conns[conn as usize].subs[sub as usize].generation;
+        let guest = self.register.as_ref().and_then(|register| register.guest(conn));
+        if guest.and_then(|guest| guest.past(generation)).is_none_or(|past| past.ended.is_some()) {
+            return;
+        }
+        let queued = !self.conns[conn as usize].outbox.is_empty();
+        let ended = Ended { at: now(), reached: self.reached(conn, sub), queued };
+        let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(conn)) else { return };
+        if let Some(past) = guest.subs.iter_mut().find(|past| past.generation == generation) {
+            past.ended = Some(Box::new(ended));
+        }
+    }
+
+    /// Bytes that a connection has not been sent.
+    pub(super) fn waits(&self, index: u32) -> usize {
+        let conn = &self.conns[index as usize];
+        let in_ring = conn.place.map_or(0, |place| {
+            let stream = self.streams.get(place.stream);
+            stream.ring.head() - stream.slot(place).position
+        });
+        in_ring as usize + conn.outbox.bytes()
+    }
+}

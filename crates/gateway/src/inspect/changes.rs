@@ -1,0 +1,163 @@
+//! The last changes of a topic, or of one of its rows: from memory, else from the history.
+
+use axum::http::Uri;
+use protocol::{
+    ErrorCode, FeedId, Offset, Source, Topic,
+    message::{Addressee, OfTx},
+    time::rfc3339,
+};
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
+
+use super::{Answer, Inspector, Refused, json};
+use crate::{
+    encode::write_change,
+    historian::{Stretch, Subject},
+    hit::Hit,
+    hub::{Hub, Recall, Refusal},
+    query::Query,
+    row_key::RowKey,
+};
+
+/// Changes in an answer if nothing is said, and at most.
+const LIMIT: (u64, u64) = (20, 200);
+
+/// Bytes of changes in an answer, about.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// A change of more bytes is told of, and not shown.
+const SHOWN_BYTES: usize = 16 * 1024;
+
+/// How far back the history is looked through, one after the other, in changes of all topics.
+const FURTHER: [Offset; 5] = [1, 100, 10_000, 1_000_000, Offset::MAX];
+
+/// The last changes of a topic that were found, the last one first.
+pub struct Last {
+    pub source: Source,
+    pub feed: FeedId,
+    pub hits: Vec<Hit>,
+    /// Whether it had to be read from the history.
+    pub from_history: bool,
+}
+
+/// The answer.
+#[derive(Serialize)]
+struct Page {
+    topic: Topic,
+    source: Source,
+    /// Where they were found.
+    from: &'static str,
+    /// The last one last.
+    changes: Vec<Option<Box<RawValue>>>,
+}
+
+/// `GET /inspect/api/changes`
+pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
+    let query = Query::of(&uri, &["topic", "key", "limit"])?;
+    let topic = topic_of(&query)?;
+    let key = query.text("key")?.map(RowKey::parse);
+    let (usual, most) = LIMIT;
+    let limit = query.number("limit", 1..=most)?.unwrap_or(usual) as usize;
+    let last = last(&inspector, &topic, key, limit).await?;
+    json(Page {
+        source: last.source,
+        from: if last.from_history { "history" } else { "memory" },
+        changes: last.hits.iter().rev().map(|hit| shown(&last.feed, hit)).collect(),
+        topic,
+    })
+}
+
+/// The topic that is asked for.
+pub fn topic_of(query: &Query) -> Result<Topic, Refusal> {
+    let mut topics = query.topics()?;
+    match topics.len() {
+        1 => Ok(topics.remove(0)),
+        _ => Err(Refusal(ErrorCode::BadMessage, "'topic' comes more than once; give it once".into())),
+    }
+}
+
+/// A change as a client gets it, and as the database wrote it: no number is read and written again. Of a
+/// large one that it is there.
+pub fn shown(feed: &FeedId, hit: &Hit) -> Option<Box<RawValue>> {
+    let bytes = hit.change.payload.len();
+    let text = if bytes <= SHOWN_BYTES {
+        let mut out = Vec::new();
+        write_change(&mut out, Addressee::Reader, feed, hit, OfTx::GoesOn);
+        String::from_utf8(out).ok()?
+    } else {
+        let told = json!({
+            "type": "change",
+            "cursor": format!("{feed}.{}", hit.offset()),
+            "topic": hit.topic,
+            "op": hit.row.as_ref().map(|row| row.op.as_str()),
+            "at": rfc3339(hit.change.at),
+            "not_shown_bytes": bytes,
+        });
+        told.to_string()
+    };
+    RawValue::from_string(text).ok()
+}
+
+/// Looks for the last changes of a topic.
+pub async fn last(inspector: &Inspector, topic: &Topic, key: Option<RowKey>, most: usize) -> Result<Last, Refused> {
+    let catalogues = inspector.0.readiness.catalogues();
+    let carries =
+        |of: Source| catalogues.iter().any(|(source, known)| *source == of && known.get(topic.as_str()).is_some());
+    // Where both carry it, the one that loses nothing.
+    let Some(source) = [Source::Log, Source::Notify].into_iter().find(|source| carries(*source)) else {
+        let topics = inspector.0.readiness.topics(|_| true);
+        let message = format!("no listener carries the topic '{topic}'; there are: {topics}");
+        return Err(Refused::Unknown(ErrorCode::UnknownTopic.as_str(), message));
+    };
+    if key.is_some() && source == Source::Notify {
+        let message = format!("'{topic}' is a NOTIFY channel, whose payloads have no key; ask with a cursor");
+        return Err(Refusal(ErrorCode::NoKey, message).into());
+    }
+    let mut recall = Some(Recall::new(source, topic.clone(), key.clone(), most, MOST_BYTES));
+    let look = move |hub: &Hub| {
+        let more = recall.as_mut().is_some_and(|recall| hub.recall(recall));
+        if more { None } else { Some(recall.take().map(|recall| recall.found)) }
+    };
+    // They have the same in memory, or nearly.
+    let found = inspector.0.shards.ask_one(0, look).await?.flatten().unwrap_or_default();
+    let feed = move |hub: &Hub| Some(hub.cursor_of(source).map(|cursor| cursor.feed));
+    let feed = inspector.0.shards.ask_one(0, feed).await?.flatten().ok_or(Refused::Busy("the feed has just gone"))?;
+    if !found.is_empty() {
+        return Ok(Last { source, feed, hits: found, from_history: false });
+    }
+    let hits = from_history(inspector, source, &feed, topic, key, most).await?;
+    Ok(Last { source, feed, hits, from_history: true })
+}
+
+/// Looks ever further back, until there is enough: a topic's last change is known, and not the one before.
+async fn from_history(
+    inspector: &Inspector,
+    source: Source,
+    feed: &FeedId,
+    topic: &Topic,
+    key: Option<RowKey>,
+    most: usize,
+) -> Result<Vec<Hit>, Refused> {
+    let Some(reader) = inspector.reader(source) else { return Ok(Vec::new()) };
+    let head =
+        reader.head().await.map_err(|_| Refused::Busy("Redis cannot be reached, and memory has nothing of it"))?;
+    let Some(head) = head.filter(|head| head.feed == *feed) else { return Ok(Vec::new()) };
+    let Some(tail) = head.tails.get(topic).copied() else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for back in FURTHER {
+        let after = tail.saturating_sub(back).max(head.base);
+        let subject = Subject { source, feed: feed.clone(), topics: vec![topic.clone()] };
+        let Stretch::Complete { through, hits } = inspector.0.historian.read(subject, after).await else { break };
+        // More than is read at once: the last ones would be missing.
+        if through < tail && !found.is_empty() {
+            break;
+        }
+        let mut recall = Recall::new(source, topic.clone(), key.clone(), most, MOST_BYTES);
+        recall.take(hits.iter().filter(|hit| hit.offset() > after).cloned());
+        found = recall.found;
+        if found.len() >= most || after <= head.base {
+            break;
+        }
+    }
+    Ok(found)
+}

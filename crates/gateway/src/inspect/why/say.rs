@@ -1,0 +1,205 @@
+//! The words of an answer.
+
+use std::time::Duration;
+
+use protocol::{ResetReason, Topic, time::rfc3339};
+
+use super::super::words;
+use crate::hub::{Fact, Standing, SubscriptionName, Testimony};
+
+/// What is said of one subscription.
+pub struct Said {
+    /// In a word.
+    pub state: &'static str,
+    /// In a sentence.
+    pub text: String,
+}
+
+/// The state that says most, and what it comes to.
+pub fn overall(testimony: &Testimony, topic: &Topic, said: &[(SubscriptionName, Said)]) -> Said {
+    let wanted: Vec<&Said> = said.iter().map(|(_, said)| said).filter(|said| said.state != "other_topic").collect();
+    if let [one] = wanted[..] {
+        return Said { state: one.state, text: one.text.clone() };
+    }
+    if let Some(first) = wanted.first() {
+        let alike = wanted.iter().all(|said| said.state == first.state);
+        let text = format!("{} subscriptions of this connection want {topic}: see each of them.", wanted.len());
+        return Said { state: if alike { first.state } else { "several" }, text };
+    }
+    match testimony.may_see {
+        Some(false) => Said {
+            state: "denied",
+            text: format!(
+                "It may not have it: the token's claim 'topics' does not cover {topic}, so it cannot subscribe to it."
+            ),
+        },
+        None => Said {
+            state: "denied",
+            text: "It has shown no token yet, and cannot subscribe to anything before it has.".into(),
+        },
+        Some(true) if said.is_empty() => Said {
+            state: "not_subscribed",
+            text: "It has no subscription: it has not asked for anything, or its subscribe was refused.".into(),
+        },
+        Some(true) => Said {
+            state: "not_subscribed",
+            text: format!("It is subscribed, but not to {topic}: it may, and has not asked for it."),
+        },
+    }
+}
+
+/// What became of the change for one subscription. `kernel`: bytes that the client has not acknowledged.
+pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
+    let said = |state, text: String| Said { state, text };
+    match fact {
+        Fact::OtherTopic => said("other_topic", "This subscription is to other topics.".into()),
+        Fact::Filtered => said(
+            "filtered",
+            "It was not wanted: this subscription is to the topic, and did not ask for this kind of change.".into(),
+        ),
+        Fact::Later(cursor, true, at) => said(
+            "before_it_began",
+            format!(
+                "The client said that it has it: it resumed{} from {cursor}, which is not before this change. If it never \
+                 applied it, its cursor was kept too early.",
+                since(*at)
+            ),
+        ),
+        Fact::Later(cursor, false, at) => said(
+            "before_it_began",
+            format!(
+                "It came before this subscription: that began{} at {cursor}, without a cursor to resume from. What was \
+                 before, the page has to load by itself.",
+                since(*at)
+            ),
+        ),
+        Fact::Skipped(reason, cursor, at) => said(
+            "reset",
+            format!(
+                "It was not sent: at {} this client was told reset ({}), {}, and that it goes on from {cursor}. It has to \
+                 load everything anew.",
+                rfc3339(*at),
+                reason.as_str(),
+                because(*reason)
+            ),
+        ),
+        Fact::EndedBefore(at, offset) => said(
+            "ended",
+            format!(
+                "It came after this subscription had ended, at {}; that got everything up to offset {offset}.",
+                rfc3339(*at)
+            ),
+        ),
+        Fact::EndedWithUnsent(at, waits) => said(
+            "not_sent",
+            format!(
+                "Probably not sent: {} still waited for the client when this ended, at {}, and it was among them or \
+                 before them.",
+                words::bytes(*waits as u64),
+                rfc3339(*at)
+            ),
+        ),
+        Fact::EndedAfter(at) => said(
+            "sent",
+            format!(
+                "It was written to the client's socket before this ended, at {}. Whether it arrived, nobody knows here; a \
+                 client that resumes with its last cursor gets what did not.",
+                rfc3339(*at)
+            ),
+        ),
+        Fact::Ended(at) => said(
+            "ended",
+            format!(
+                "This ended at {}, while it caught up or its feed changed: how far it was then is not known.",
+                rfc3339(*at)
+            ),
+        ),
+        Fact::Standing(standing) => say_where(sub, standing, kernel),
+    }
+}
+
+fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Option<u32>) -> Said {
+    let said = |state, text: String| Said { state, text };
+    match standing {
+        Standing::Written => {
+            let arrived = match kernel {
+                Some(0) => {
+                    " and the client's machine has acknowledged all that was. If the page does not show it, look there."
+                        .to_owned()
+                }
+                Some(bytes) => format!(
+                    ", of which {} are in the kernel and not acknowledged yet: it may be among them, if the client or the \
+                     network is slow.",
+                    words::bytes(bytes.into())
+                ),
+                None => "; whether it arrived is not known here.".to_owned(),
+            };
+            match sub.conflate_ms {
+                Some(ms) => said(
+                    "coalesced",
+                    format!(
+                        "It was handed on conflated: this subscription asked for at most one frame a row in {ms} ms, so it \
+                         went out as itself or within a later state of the same row. All of that is written{arrived}"
+                    ),
+                ),
+                None => said("sent", format!("Sent: it matched, and is written to the client's socket{arrived}")),
+            }
+        }
+        Standing::InRing(bytes) => said(
+            "not_sent_yet",
+            format!(
+                "Not sent yet: it matched, and waits for the client's socket to take it, behind {} of others. The client \
+                 reads too slowly, or the network is.",
+                words::bytes(*bytes)
+            ),
+        ),
+        Standing::Queued(bytes) => said(
+            "not_sent_yet",
+            format!(
+                "Perhaps not sent yet: it matched, and was put into this connection's own queue, where {} still wait. It \
+                 is among them, or was sent before them.",
+                words::bytes(*bytes as u64)
+            ),
+        ),
+        Standing::HeldBack(span) => said(
+            "not_sent_yet",
+            format!(
+                "Not sent yet: it matched, and is held back to be joined with later changes of its row, as this \
+                 subscription asked ({} ms). It goes out within {}.",
+                sub.conflate_ms.unwrap_or_default(),
+                words::span(*span + Duration::from_millis(1))
+            ),
+        ),
+        Standing::CatchingUp(offset) => said(
+            "not_sent_yet",
+            format!(
+                "Not sent yet: this subscription catches up, and has come to offset {offset}. It gets this change too, or \
+                 is told reset if the history loses it before."
+            ),
+        ),
+        Standing::NotTaken(offset) => said(
+            "not_sent_yet",
+            format!(
+                "Not sent yet: the thread of this connection is busy, and has come to offset {offset} of the feed."
+            ),
+        ),
+        Standing::Closing => said(
+            "not_sent",
+            "This connection is being closed: what came before the goodbye is sent, and nothing that came later."
+                .into(),
+        ),
+    }
+}
+
+fn since(at: Option<i64>) -> String {
+    at.map(|at| format!(" at {}", rfc3339(at))).unwrap_or_default()
+}
+
+fn because(reason: ResetReason) -> &'static str {
+    match reason {
+        ResetReason::NewFeed => "because a new feed had begun",
+        ResetReason::UnknownCursor => "because its cursor was ahead of everything",
+        ResetReason::HistoryTrimmed => "because what it had missed was no longer kept",
+        ResetReason::TooSlow => "because it read so slowly that what it had not got was no longer kept",
+    }
+}
