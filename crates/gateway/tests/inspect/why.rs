@@ -57,6 +57,7 @@ async fn what_was_sent_and_what_came_before_or_goes_elsewhere() {
     // A second subscription, which says that it has it.
     client.subscribe(&format!(r#""id":"more","topic":"other","since":"{}""#, feed.cursor(3))).await;
     is(&why(&gateway, &id, &third).await, "before_it_began", "The client said that it has it: it resumed");
+    client.next("caught_up").await;
     client.send(r#"{"type":"unsubscribe","id":"more"}"#).await;
     client.next("unsubscribed").await;
     feed.insert("other", r#"{"id":2}"#).await;
@@ -270,5 +271,24 @@ async fn plain_endpoints_and_streams_of_events_are_answered_too() {
     let cursor = cursor_of(&feed.cursor(1));
     is(&acknowledged(&gateway, &plain_id, &cursor).await, "sent", "has acknowledged all that was");
     is(&why(&gateway, &sse_id, &cursor).await, "sent", "whether it arrived is not known here");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn what_a_channel_did_not_ask_for() {
+    let gateway = start(&[]).await;
+    let mut feed = gateway.log(&["public.orders"]).await;
+    let mut client = gateway.connect("/realtime/v1/websocket?vsn=1.0.0").await;
+    let binding = json!({ "event": "DELETE", "schema": "public", "table": "orders" });
+    let payload = json!({ "config": { "postgres_changes": [binding] } });
+    let join = json!({ "topic": "realtime:x", "event": "phx_join", "payload": payload, "ref": "1", "join_ref": "1" });
+    client.send(&join.to_string()).await;
+    until(&gateway, "connections", |list| list["connections"][0]["subscription_count"] == 1).await;
+    let id = newest(&gateway).await;
+    feed.insert("public.orders", r#"{"id":1}"#).await;
+    feed.send_row("public.orders", &row(Op::Delete, (2, 2), "", r#"{"id":1}"#)).await;
+    until_it_is_there(&gateway, &feed).await;
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(1))).await, "filtered", "did not ask for this kind of change");
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "Sent");
     gateway.shutdown.cancel();
 }
