@@ -13,7 +13,7 @@ export async function until(condition, what = String(condition), withinMs = SOON
   for (;;) {
     const result = await condition();
     if (result) return result;
-    if (Date.now() > deadline) throw new Error(`not in time: ${what}`);
+    if (Date.now() > deadline) throw new Error(`not in time: ${typeof what === 'function' ? what() : what}`);
     await sleep(5);
   }
 }

@@ -17,7 +17,7 @@ use protocol::{
     Close, Cursor, ErrorCode, Source,
     message::{self, ClientMessage, Refused, Subscribe},
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     limits::{MessageRate, Permit},
     metrics::Metrics,
     realtime::{Outbound, Talk},
+    socket::hung_up,
     ws::{self, Decoder, Incoming, Violation},
 };
 
@@ -38,9 +39,6 @@ const JOIN_GRACE: Duration = Duration::from_secs(60);
 
 /// A client that goes on sending this many times what it may is closed.
 const PATIENCE: u32 = 20;
-
-/// How often a client that sends and does not read is looked at, whether it has left.
-const HANG_UP_LOOK: Duration = Duration::from_millis(250);
 
 /// A client whose request was accepted and answered with 101.
 pub struct Newcomer {
@@ -391,15 +389,4 @@ impl Session {
 pub(crate) fn expiry(claims: &Claims) -> Option<(Duration, Expiry)> {
     let left = claims.expires_at()?.duration_since(SystemTime::now()).unwrap_or_default();
     Some((left, Expiry::Token))
-}
-
-/// Waits until the client has hung up. What it sent before that stays unread.
-pub(crate) async fn hung_up(socket: &TcpStream) {
-    while let Ok(ready) = socket.ready(Interest::READABLE).await {
-        if ready.is_read_closed() {
-            return;
-        }
-        // Something waits to be read, so this would be ready again at once.
-        tokio::time::sleep(HANG_UP_LOOK).await;
-    }
 }

@@ -20,6 +20,9 @@ use tokio::{io::Interest, net::TcpStream};
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 8 * 1024;
 
+/// How often a client that sends and does not read is looked at, whether it has left.
+const HANG_UP_LOOK: Duration = Duration::from_millis(250);
+
 /// Most that is written at once to a socket that was full.
 pub const WRITE_BYTES: usize = 16 * 1024;
 
@@ -72,6 +75,17 @@ pub fn write_at_once(socket: RawFd, [bytes, next]: [&[u8]; 2]) -> io::Result<usi
 pub fn write_vectored(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let send = || Ok(rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), HOW)?);
     socket.try_io(Interest::WRITABLE, send)
+}
+
+/// Waits until the client has hung up. What it sent before that stays unread.
+pub async fn hung_up(socket: &TcpStream) {
+    while let Ok(ready) = socket.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        // Something waits to be read, so this would be ready again at once.
+        tokio::time::sleep(HANG_UP_LOOK).await;
+    }
 }
 
 #[cfg(test)]

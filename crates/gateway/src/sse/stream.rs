@@ -29,8 +29,9 @@ use crate::{
     connection::HangUp,
     hub::{Caller, ConnKey, Refusal, Speech, WATERMARK},
     limits::Permit,
-    session::{Sessions, expiry, hung_up},
+    session::{Sessions, expiry},
     shard::Counted,
+    socket::hung_up,
 };
 
 /// Room between the hub and HTTP; the kernel allows twice as much, with what it needs itself.
