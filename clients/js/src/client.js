@@ -20,6 +20,8 @@ const STALLED = {
 };
 /** It hears again, and what was written meanwhile is coming. @type {Status} */
 const RECOVERING = { ...CATCHING_UP };
+// How long to wait before asking again whether that is all.
+const ASK_AGAIN_MS = 250;
 
 /** Subscriptions over one connection, and how far each of them has come. */
 export class Client {
@@ -37,6 +39,10 @@ export class Client {
   #ended;
   /** The time in the last watermark of each feed, on this connection. @type {Map<string, string>} */
   #marks = new Map();
+  /** Feeds of which the gateway hears nothing. @type {Set<string>} */
+  #stalled = new Set();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #asking;
   /** @type {Status} */
   #status = CLOSED;
   /** @type {Set<(status: Status) => void>} */
@@ -171,9 +177,9 @@ export class Client {
       case 'watermark':
         return this.#marked(frame);
       case 'caught_up':
-        return this.#covered(this.#byId.get(frame.id), frame.cursor, LIVE);
+        return this.#covered(this.#byId.get(frame.id), frame.cursor);
       case 'pong':
-        return this.#subs.forEach((sub) => sub.own === RECOVERING && this.#settle(sub, LIVE));
+        return this.#ponged();
       case 'error':
         return this.#refused(frame);
     }
@@ -183,7 +189,7 @@ export class Client {
   #subscribed(sub, { route, cursor, resumed }) {
     if (!sub) return;
     // What was missed is still to come, or a reset, which says that it cannot.
-    const own = sub.cursor === undefined ? LIVE : CATCHING_UP;
+    const own = sub.cursor === undefined ? this.#ownOn(cursor) : CATCHING_UP;
     Object.assign(sub, { route, cursor, own, answered: true, told: false });
     sub.backoff.reset();
     this.#byRoute.set(route, sub);
@@ -197,13 +203,16 @@ export class Client {
     if (!sub?.answered) return;
     if (frame.type === 'reset') {
       sub.cursor = frame.cursor;
-      this.#settle(sub, LIVE);
-      return call(sub.options.onReset, frame);
+      sub.own = this.#ownOn(frame.cursor);
+      // Before it is called live: who loads anew is not.
+      call(sub.options.onReset, frame);
+      return this.#tell();
     }
     const ahead = sub.ahead(frame.cursor);
     // A gateway says `reset` first. What this one has lost, it will tell who comes again.
     if (isNaN(ahead)) return this.#connection.lost('a change of another feed came without a reset');
     // A frame with an id is for one that resumes, or read too slowly: `caught_up` ends them.
+    sub.quiet = false;
     if (frame.id !== undefined) this.#settle(sub, CATCHING_UP);
     else if (sub.own === STALLED) this.#recover(sub);
     else if (sub.own !== RECOVERING) this.#settle(sub, LIVE);
@@ -219,22 +228,39 @@ export class Client {
    * @param {{ cursor: string, at: string }} watermark */
   #marked({ cursor, at }) {
     const [feed] = cursor.split('.');
-    const own = this.#marks.get(feed) === at ? STALLED : LIVE;
+    if (this.#marks.get(feed) === at) this.#stalled.add(feed);
+    else this.#stalled.delete(feed);
     this.#marks.set(feed, at);
-    this.#subs.forEach((sub) => this.#covered(sub, cursor, own));
+    this.#subs.forEach((sub) => this.#covered(sub, cursor));
   }
 
-  /** It has everything up to here. @param {Sub | undefined} sub @param {string} cursor @param {Status} own */
-  #covered(sub, cursor, own) {
+  /** It has everything up to here. @param {Sub | undefined} sub @param {string} cursor */
+  #covered(sub, cursor) {
     if (!sub?.answered || !(sub.ahead(cursor) >= 0)) return;
     sub.cursor = cursor;
-    this.#settle(sub, own);
+    this.#settle(sub, this.#ownOn(cursor));
   }
 
-  /** Changes come again, those first that the gateway has missed. They are here before its answer is. @param {Sub} sub */
+  /** How one is that has everything of this feed that the gateway has. @param {string} cursor */
+  #ownOn(cursor) {
+    return this.#stalled.has(cursor.split('.')[0]) ? STALLED : LIVE;
+  }
+
+  /** Changes come again, those first that the gateway has missed. A ping asks, and again, until none has come before
+   * its answer; the next watermark knows too. @param {Sub} sub */
   #recover(sub) {
+    this.#stalled.delete((sub.cursor ?? '').split('.')[0]);
     this.#settle(sub, RECOVERING);
     this.#connection.ping();
+  }
+
+  #ponged() {
+    const behind = [...this.#subs].filter((sub) => sub.own === RECOVERING);
+    const [quiet, busy] = [true, false].map((is) => behind.filter((sub) => sub.quiet === is));
+    quiet.forEach((sub) => this.#settle(sub, LIVE));
+    busy.forEach((sub) => (sub.quiet = true));
+    clearTimeout(this.#asking);
+    if (busy.length) this.#asking = setTimeout(() => this.#connection.ping(), ASK_AGAIN_MS);
   }
 
   /** @param {Sub} sub @param {Status} own */
@@ -275,6 +301,8 @@ export class Client {
 
   #dropped() {
     this.#marks.clear();
+    this.#stalled.clear();
+    clearTimeout(this.#asking);
     this.#subs.forEach((sub) => {
       this.#forget(sub);
       if (sub.own.state !== 'failed') sub.own = CATCHING_UP;

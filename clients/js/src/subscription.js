@@ -18,6 +18,8 @@ export class Sub {
   status = CLOSED;
   /** Until it is asked for again. @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
+  /** Whether nothing has come since it was last looked at. */
+  quiet = false;
   /** Whether it was said that nobody carries its topic. */
   told = false;
   backoff = new Backoff(2_000, 15_000);

@@ -57,7 +57,9 @@ test('a reset is told only where the gateway says it, and the cursor before it i
   const resets = [];
   const got = [];
   const rc = gateway.client();
-  rc.subscribe('public.t', (change) => got.push(change), { since: 'old.4', onReset: (reset) => resets.push(reset) });
+  const states = [];
+  const onReset = (reset) => (resets.push(reset), states.push('reset'));
+  rc.subscribe('public.t', (change) => got.push(change), { since: 'old.4', onReset, onStatus: ({ state }) => states.push(state) });
   const first = await gateway.subscribed({ resumed: false });
   first.peer.socket.terminate();
   const second = await gateway.subscribed({ resumed: false });
@@ -67,6 +69,7 @@ test('a reset is told only where the gateway says it, and the cursor before it i
   second.peer.change(3);
   await until(() => got.length === 1);
   assert.deepEqual(resets.map(({ reason, cursor }) => [reason, cursor]), [['new_feed', 'f.2']]);
+  assert.deepEqual(states.slice(-3), ['catching up', 'reset', 'live'], 'it is not live before it was told to load anew');
 });
 
 test('a change of another feed without a reset is not believed: the gateway is asked again', async (t) => {

@@ -29,9 +29,17 @@ test('watermarks that tell nothing new are of a gateway that hears nothing, and 
   await until(() => rc.status.state === 'live');
   mark('g.1', '10:00:09');
   await until(() => states.g.at(-1) === 'stalled');
+  const late = rc.subscribe('late', () => {});
+  await peer.answer({ route: 3, cursor: 'g.1' });
+  await until(() => late.status.error?.code === 'stalled', 'one that comes later is told, too');
+  late.unsubscribe();
   // The first change after that is not the last that was missed.
   for (const offset of [2, 3]) peer.say({ type: 'change', route: 2, cursor: `g.${offset}`, topic: 'g', data: 1, at: '' });
   await until(() => states.g.at(-1) === 'catching up');
+  await until(() => peer.pong() === 1);
+  // It went on meanwhile, so that was not all.
+  peer.say({ type: 'change', route: 2, cursor: 'g.4', topic: 'g', data: 1, at: '' });
+  await until(() => peer.pong() === 1);
   await sleep(50);
   assert.equal(rc.status.state, 'catching up');
   await until(() => (peer.pong(), rc.status.state === 'live'));

@@ -86,8 +86,7 @@ impl Dev {
         let listener = listener::Config::new(postgres, config.listener.channels.clone(), "rowcast-dev");
         let bus = Bus::Memory(MemoryBus::new(Retention::default()));
         let gateway = self.gateway(&url, config, &bus).await?;
-        let address = gateway.address();
-        self.welcome(address, private, examples)?;
+        self.welcome(&gateway, private, examples)?;
 
         let stop = shutdown.child_token();
         let guard = stop.clone().drop_guard();
@@ -108,8 +107,8 @@ impl Dev {
         for port in first.port()..=first.port().saturating_add(99) {
             let bind = SocketAddr::new(first.ip(), port).to_string();
             let flags = ["gateway", "--bind", &bind, "--database-url", url, "--drain-ms", "200"];
-            // Only this machine may look.
-            let inspect = first.ip().is_loopback().then_some("--inspect");
+            // Only this machine may look; with [auth] others may come too.
+            let inspect = (first.ip().is_loopback() && config.auth.is_none()).then_some("--inspect");
             let settings = gateway::Settings::try_parse_from(flags.into_iter().chain(inspect))?;
             match Gateway::bind(settings, config.clone(), bus.clone()).await {
                 Err(error) if self.bind.is_none() && is_taken(&error) => {}
@@ -119,13 +118,14 @@ impl Dev {
         anyhow::bail!("the ports {} to {} are all taken; choose one with --bind", first.port(), first.port() + 99)
     }
 
-    fn welcome(&self, address: SocketAddr, private: Option<&PrivatePostgres>, examples: bool) -> anyhow::Result<()> {
+    fn welcome(&self, gateway: &Gateway, private: Option<&PrivatePostgres>, examples: bool) -> anyhow::Result<()> {
+        let address = gateway.address();
         let mut out = std::io::stdout().lock();
         // Under this name a browser treats it as a place of its own, whatever the address family.
         let host =
             if address.ip().is_loopback() { format!("localhost:{}", address.port()) } else { address.to_string() };
         writeln!(out, "\n  rowcast dev is at   http://{host}/\n")?;
-        if address.ip().is_loopback() {
+        if gateway.has_inspector() {
             writeln!(out, "  look into it        http://{host}/inspect")?;
         }
         if let Some(private) = private {

@@ -72,7 +72,9 @@ impl Outbox {
     /// pieces: the connection leaves the ring. What waits afterwards goes before everything of a ring
     /// that it is at `at` of.
     pub fn take_along(&mut self, ring: &Ring, mut from: u64, until: u64, at: u64) {
-        let before = std::mem::take(&mut self.pieces);
+        // A thousand that are stuck hold a piece each, and one that grows has room for four.
+        let room = VecDeque::with_capacity(self.pieces.len() + 1);
+        let before = std::mem::replace(&mut self.pieces, room);
         for piece in before {
             if piece.at > from {
                 self.copy(ring, from, piece.at, at);
