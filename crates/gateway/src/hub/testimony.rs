@@ -118,8 +118,9 @@ impl Hub {
     fn fact_of_past(&self, past: &Past, cursor: &Cursor) -> Option<Fact> {
         let view = self.feeds.values().find(|view| view.feed == cursor.feed)?;
         let began = past.began.iter().find(|began| began.feed == cursor.feed);
-        // One that was there when the feed began has all of it, as far as it is known here.
-        let (began, resumed) = (began.map_or(view.began, |began| began.offset), past.resumed && began.is_some());
+        if let Some(began) = began.filter(|began| cursor.offset <= began.offset) {
+            return Some(Fact::Later(began.clone(), past.resumed, Some(past.since)));
+        }
         let mut skipped = past.skipped.iter().filter(|skipped| {
             let after = skipped.after.as_ref().filter(|after| after.feed == cursor.feed);
             skipped.through.feed == cursor.feed
@@ -129,8 +130,10 @@ impl Hub {
         if let Some(skipped) = skipped.next() {
             return Some(Fact::Skipped(skipped.reason, skipped.through.clone(), skipped.at));
         }
-        let at = Cursor::new(cursor.feed.clone(), began);
-        (cursor.offset <= began).then_some(Fact::Later(at, resumed, Some(past.since)))
+        // One that was there when the feed began has all of it, as far as it is known here.
+        let is_before_all = began.is_none() && cursor.offset <= view.began;
+        let at = Cursor::new(cursor.feed.clone(), view.began);
+        is_before_all.then_some(Fact::Later(at, false, Some(past.since)))
     }
 
     fn fact_of_ended(&self, past: &Past, topic: &Topic, cursor: &Cursor, waits: usize) -> Fact {
