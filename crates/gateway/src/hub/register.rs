@@ -13,6 +13,7 @@ use protocol::{Batch, Cursor, FeedId, Micros, Offset, ResetReason, Source, Topic
 use super::{
     Hub,
     conn::{ConnKey, SubKey},
+    route::RouteForm,
 };
 use crate::access::Claims;
 
@@ -69,6 +70,8 @@ pub(super) struct Past {
     generation: u32,
     pub id: Box<str>,
     pub topics: Rc<[Topic]>,
+    /// What it asked for of them.
+    pub form: RouteForm,
     pub conflate_ms: Option<u64>,
     /// Where it began; a plain one may be of two feeds.
     pub began: Box<[Cursor]>,
@@ -110,6 +113,8 @@ pub(super) struct Reached {
     pub written: Offset,
     /// Up to here all was put together for it.
     pub built: Offset,
+    /// How far the feed was.
+    pub last: Offset,
 }
 
 /// The last change of a topic since the gateway began.
@@ -195,6 +200,7 @@ impl Hub {
             generation: sub.generation,
             id: it.id.clone(),
             topics: Rc::clone(&key.topics),
+            form: key.form.clone(),
             conflate_ms: key.conflate_ms,
             began: began.into(),
             resumed,

@@ -48,6 +48,8 @@ pub enum Fact {
     Standing(Standing),
     /// It ended before: when, and how far it was.
     EndedBefore(Micros, Offset),
+    /// It ended before it had come to it: when, and how far it was.
+    EndedBehind(Micros, Offset),
     /// It ended with so many bytes unsent, which the change may be among.
     EndedWithUnsent(Micros, usize),
     /// It had been written to the socket when it ended.
@@ -65,7 +67,7 @@ impl Hub {
         let Some(conn) = self.conn(key) else {
             let left = register.left().find(|left| left.key == key)?;
             let subs = left.guest.subs.iter();
-            let fact = |past: &Past| (past.name(), self.fact_of_ended(past, topic, cursor, left.waits));
+            let fact = |past: &Past| (past.name(), self.fact_of_ended(past, hit, cursor, left.waits));
             return Some(Testimony {
                 connection: ConnectionLook::of_left(shard, left),
                 may_see: left.guest.may_see(topic),
@@ -82,7 +84,7 @@ impl Hub {
         });
         let is_here = |past: &&Past| conn.subs.iter().any(|(_, sub)| past.is_of(sub.generation));
         let ended = guest.into_iter().flat_map(|guest| guest.subs.iter()).filter(|past| !is_here(past));
-        let ended = ended.map(|past| (past.name(), self.fact_of_ended(past, topic, cursor, self.waits(key.index))));
+        let ended = ended.map(|past| (past.name(), self.fact_of_ended(past, hit, cursor, self.waits(key.index))));
         Some(Testimony {
             connection: self.look_at_connection(shard, key)?,
             may_see: guest.and_then(|guest| guest.may_see(topic)),
@@ -136,9 +138,12 @@ impl Hub {
         is_before_all.then_some(Fact::Later(at, false, Some(past.since)))
     }
 
-    fn fact_of_ended(&self, past: &Past, topic: &Topic, cursor: &Cursor, waits: usize) -> Fact {
-        if !past.topics.contains(topic) {
+    fn fact_of_ended(&self, past: &Past, hit: &Hit, cursor: &Cursor, waits: usize) -> Fact {
+        if !past.topics.contains(&hit.topic) {
             return Fact::OtherTopic;
+        }
+        if !past.form.wants(hit) {
+            return Fact::Filtered;
         }
         if let Some(fact) = self.fact_of_past(past, cursor) {
             return fact;
@@ -147,8 +152,10 @@ impl Hub {
         let Some(reached) = ended.reached.iter().find(|reached| reached.feed == cursor.feed) else {
             return Fact::Ended(ended.at);
         };
-        if cursor.offset > reached.built {
+        if cursor.offset > reached.last {
             Fact::EndedBefore(ended.at, reached.built)
+        } else if cursor.offset > reached.built {
+            Fact::EndedBehind(ended.at, reached.built)
         } else if waits > 0 && (ended.queued || cursor.offset > reached.written) {
             Fact::EndedWithUnsent(ended.at, waits)
         } else {

@@ -111,7 +111,7 @@ async fn what_waits_for_a_socket_that_is_full() {
     drop(socket);
     until(&gateway, "left", |left| left["matched"] == 1).await;
     let left = why(&gateway, &id, &cursor_of(&feed.cursor(50))).await;
-    is(&left, "ended", "after this subscription had ended");
+    is(&left, "not_sent", "it was behind, at offset");
     gateway.shutdown.cancel();
 }
 

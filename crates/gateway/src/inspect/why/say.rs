@@ -90,6 +90,14 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
                 rfc3339(*at)
             ),
         ),
+        Fact::EndedBehind(at, offset) => said(
+            "not_sent",
+            format!(
+                "Not sent: when this subscription ended, at {}, it was behind, at offset {offset}, and had not come to \
+                 this change.",
+                rfc3339(*at)
+            ),
+        ),
         Fact::EndedWithUnsent(at, waits) => said(
             "not_sent",
             format!(
