@@ -236,12 +236,13 @@ impl ConnectionLook {
 
     /// One that has left.
     pub(in super::super) fn of_left(shard: usize, left: &Left) -> Self {
+        let of_it = left.guest.subs.iter().take(SUBSCRIPTIONS);
         Self {
             state: "left",
             left: Some(left.at),
             waits_bytes: left.waits,
             subscription_count: left.guest.subs.len(),
-            subscriptions: left.guest.subs.iter().map(|past| SubscriptionLook::of_past(&past.id, Some(past))).collect(),
+            subscriptions: of_it.map(|past| SubscriptionLook::of_past(&past.id, Some(past))).collect(),
             ..Self::of_guest(left.key.name(shard), Some(&left.guest))
         }
     }
