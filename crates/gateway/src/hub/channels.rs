@@ -50,6 +50,7 @@ impl Hub {
     /// Joins a channel. It is answered at once; its changes follow, and before them that it is subscribed.
     pub fn join_channel(&mut self, key: ConnKey, joining: Joining) -> Result<(), Refusal> {
         let Joining { topic, join_ref, reference, join, claims } = joining;
+        self.note_claims(key, &claims);
         // A second join takes the place of the first, whatever becomes of it.
         self.close_channel(key, &topic);
         let most = self.settings.max_subscriptions;
@@ -197,6 +198,7 @@ impl Hub {
 
     /// A fresh token of a channel.
     pub fn renew_channel(&mut self, key: ConnKey, topic: &str, claims: Claims) {
+        self.note_claims(key, &claims);
         let Some(conn) = self.conn(key) else { return };
         let Some(channel) = conn.channel(topic) else { return };
         let wants = |it: &Topic| channel.bindings.as_ref().is_some_and(|bindings| bindings.is_of(it));

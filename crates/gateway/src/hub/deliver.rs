@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use protocol::{Batch, Close, ResetReason, Source, Topic, message};
+use protocol::{Batch, Close, Cursor, Offset, ResetReason, Source, Topic, message};
 use tracing::error;
 
 use super::{
@@ -42,7 +42,7 @@ impl Hub {
         self.settle();
         if self.feeds.insert(source, view).is_some() {
             let routes = self.routes_of(source, |_| true);
-            self.reset_live(source, routes, ResetReason::NewFeed);
+            self.reset_live(source, routes, ResetReason::NewFeed, None);
         }
         self.catalogues_changed();
     }
@@ -68,8 +68,10 @@ impl Hub {
 
     /// Tells every live subscription of these routes that it may have missed something. Plain
     /// endpoints have no way to be told; they stay as they are.
-    fn reset_live(&mut self, source: Source, routes: Vec<u32>, reason: ResetReason) {
+    /// `after`: what came up to here was not missed, where that is known.
+    fn reset_live(&mut self, source: Source, routes: Vec<u32>, reason: ResetReason, after: Option<Offset>) {
         let Some(cursor) = self.feeds.get(&source).map(View::cursor) else { return };
+        let after = after.map(|offset| Cursor::new(cursor.feed.clone(), offset));
         for route in routes {
             self.routes[route as usize].open = None;
             // Before it is told, its members get no cursor beyond what is lost.
@@ -83,13 +85,13 @@ impl Hub {
                 let key = ConnKey { index, generation: conn.generation };
                 let it = SubKey { conn: key, index: place as u32, generation: sub.generation };
                 if conn.vsn().is_some() {
-                    self.note_skipped(it, reason, None, &cursor);
+                    self.note_skipped(it, reason, after.clone(), &cursor);
                     self.reset_channel(key, place as u32, reason, &cursor);
                     continue;
                 }
                 let text = message::reset(conn.speech.name(&sub.id), reason, &cursor);
                 let reset = conn.speech.say("reset", Some(&cursor), &text);
-                self.note_skipped(it, reason, None, &cursor);
+                self.note_skipped(it, reason, after.clone(), &cursor);
                 self.push(index, reset);
                 self.metrics.reset(reason);
             }
@@ -97,11 +99,11 @@ impl Hub {
     }
 
     fn lost_changes(&mut self, source: Source, topics: &[Topic]) {
-        if let Some(view) = self.feeds.get_mut(&source) {
-            view.untold.clear();
-        }
+        let Some(view) = self.feeds.get_mut(&source) else { return };
+        view.untold.clear();
+        let after = view.torn_after.take();
         let routes = self.routes_of(source, |route| route.has_one_of(topics));
-        self.reset_live(source, routes, ResetReason::HistoryTrimmed);
+        self.reset_live(source, routes, ResetReason::HistoryTrimmed, after);
     }
 
     /// Hands a batch on. Who wants a topic that has lost changes gets nothing of it, and is told
@@ -120,8 +122,10 @@ impl Hub {
         let Some(view) = self.feeds.get_mut(&source) else { return };
         view.untold = lost.to_vec();
         if lost.is_empty() && broken.is_empty() {
+            view.torn_after = None;
             view.recent.push(Arc::clone(batch));
         } else {
+            view.torn_after.get_or_insert(before);
             view.recent.restart(batch.last);
             self.encoded.clear();
         }

@@ -13,11 +13,15 @@ use protocol::{Batch, Cursor, FeedId, Micros, Offset, ResetReason, Source, Topic
 use super::{
     Hub,
     conn::{ConnKey, SubKey},
+    route::RouteForm,
 };
 use crate::access::Claims;
 
 /// Connections that have left and are remembered, of each shard.
 const LEFT: usize = 256;
+
+/// Topics of their subscriptions, over all of them: one connection may have had very many.
+const LEFT_TOPICS: usize = 5_000;
 
 /// What is remembered of one connection's ended subscriptions, and of one subscription's resets: the
 /// last few.
@@ -37,6 +41,7 @@ pub struct Caller {
 pub(super) struct Register {
     guests: Vec<Option<Guest>>,
     left: VecDeque<Left>,
+    left_topics: usize,
     topics: HashMap<(Source, Topic), Seen>,
 }
 
@@ -69,6 +74,8 @@ pub(super) struct Past {
     generation: u32,
     pub id: Box<str>,
     pub topics: Rc<[Topic]>,
+    /// What it asked for of them.
+    pub form: RouteForm,
     pub conflate_ms: Option<u64>,
     /// Where it began; a plain one may be of two feeds.
     pub began: Box<[Cursor]>,
@@ -110,6 +117,8 @@ pub(super) struct Reached {
     pub written: Offset,
     /// Up to here all was put together for it.
     pub built: Offset,
+    /// How far the feed was.
+    pub last: Offset,
 }
 
 /// The last change of a topic since the gateway began.
@@ -132,6 +141,16 @@ impl Register {
         self.guest_mut(sub.conn.index)?.subs.iter_mut().find(|past| past.generation == sub.generation)
     }
 
+    /// Notes who has left, and forgets who did so first. The last one is kept whatever it had.
+    fn remember(&mut self, left: Left) {
+        self.left_topics += left.topics();
+        self.left.push_back(left);
+        while self.left.len() > LEFT || (self.left.len() > 1 && self.left_topics > LEFT_TOPICS) {
+            let Some(first) = self.left.pop_front() else { return };
+            self.left_topics -= first.topics();
+        }
+    }
+
     /// Who has left, the last one first.
     pub fn left(&self) -> impl Iterator<Item = &Left> {
         self.left.iter().rev()
@@ -147,6 +166,13 @@ impl Register {
         for (topic, slice) in &batch.slices {
             self.topics.insert((source, topic.clone()), Seen { last: slice.last, at: batch.at });
         }
+    }
+}
+
+impl Left {
+    /// A subscription without topics takes room too.
+    fn topics(&self) -> usize {
+        self.guest.subs.iter().map(|past| past.topics.len().max(1)).sum()
     }
 }
 
@@ -195,6 +221,7 @@ impl Hub {
             generation: sub.generation,
             id: it.id.clone(),
             topics: Rc::clone(&key.topics),
+            form: key.form.clone(),
             conflate_ms: key.conflate_ms,
             began: began.into(),
             resumed,
@@ -254,10 +281,7 @@ impl Hub {
         let Some(register) = &mut self.register else { return };
         let Some(guest) = register.guests.get_mut(key.index as usize).and_then(Option::take) else { return };
         let waits = waits.max(guest.unsent);
-        if register.left.len() == LEFT {
-            register.left.pop_front();
-        }
-        register.left.push_back(Left { key, guest, at: now(), waits });
+        register.remember(Left { key, guest, at: now(), waits });
     }
 
     fn note_end(&mut self, conn: u32, sub: u32) {
@@ -282,5 +306,48 @@ impl Hub {
             stream.ring.head() - stream.slot(place).position
         });
         in_ring as usize + conn.outbox.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use protocol::config::Wrap;
+
+    use super::*;
+
+    fn left(index: u32, topics: usize) -> Left {
+        let topics = (0..topics).map(|n| Topic::new(&format!("t{n}")).unwrap()).collect();
+        let past = Past {
+            generation: 0,
+            id: "x".into(),
+            topics,
+            form: RouteForm::Plain(Wrap::None),
+            conflate_ms: None,
+            began: Box::default(),
+            resumed: false,
+            since: 0,
+            skipped: Vec::new(),
+            ended: None,
+        };
+        let ip = Ipv4Addr::LOCALHOST;
+        let caller = Caller { peer: (ip, 1).into(), client: ip.into() };
+        let guest = Guest { caller, door: "native", claims: None, since: 0, subs: vec![past], unsent: 0 };
+        Left { key: ConnKey { index, generation: 0 }, guest, at: 0, waits: 0 }
+    }
+
+    #[test]
+    fn who_has_left_is_forgotten_by_number_and_by_topics() {
+        let mut register = Register::default();
+        let here = |register: &Register| register.left().map(|left| left.key.index).collect::<Vec<_>>();
+        (0..300).for_each(|index| register.remember(left(index, 1)));
+        assert_eq!((register.left.len(), here(&register)[0], register.left_topics), (LEFT, 299, LEFT));
+        register.remember(left(300, LEFT_TOPICS - 10));
+        assert_eq!(here(&register), (290..=300).rev().collect::<Vec<_>>());
+        register.remember(left(301, LEFT_TOPICS + 1));
+        assert_eq!(here(&register), [301], "the last one is kept");
+        register.remember(left(302, 2));
+        assert_eq!((here(&register), register.left_topics), (vec![302], 2));
     }
 }

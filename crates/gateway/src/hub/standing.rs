@@ -70,7 +70,7 @@ impl Hub {
                 (first.map_or(head, |mark| mark.offset - 1), head)
             }
         };
-        Some(Reached { feed: view.feed.clone(), written, built })
+        Some(Reached { feed: view.feed.clone(), written, built, last: view.last })
     }
 
     /// Where a change is that a subscription wants, and that came after it began.

@@ -48,6 +48,8 @@ pub enum Fact {
     Standing(Standing),
     /// It ended before: when, and how far it was.
     EndedBefore(Micros, Offset),
+    /// It ended before it had come to it: when, and how far it was.
+    EndedBehind(Micros, Offset),
     /// It ended with so many bytes unsent, which the change may be among.
     EndedWithUnsent(Micros, usize),
     /// It had been written to the socket when it ended.
@@ -65,7 +67,7 @@ impl Hub {
         let Some(conn) = self.conn(key) else {
             let left = register.left().find(|left| left.key == key)?;
             let subs = left.guest.subs.iter();
-            let fact = |past: &Past| (past.name(), self.fact_of_ended(past, topic, cursor, left.waits));
+            let fact = |past: &Past| (past.name(), self.fact_of_ended(past, hit, cursor, left.waits));
             return Some(Testimony {
                 connection: ConnectionLook::of_left(shard, left),
                 may_see: left.guest.may_see(topic),
@@ -82,7 +84,7 @@ impl Hub {
         });
         let is_here = |past: &&Past| conn.subs.iter().any(|(_, sub)| past.is_of(sub.generation));
         let ended = guest.into_iter().flat_map(|guest| guest.subs.iter()).filter(|past| !is_here(past));
-        let ended = ended.map(|past| (past.name(), self.fact_of_ended(past, topic, cursor, self.waits(key.index))));
+        let ended = ended.map(|past| (past.name(), self.fact_of_ended(past, hit, cursor, self.waits(key.index))));
         Some(Testimony {
             connection: self.look_at_connection(shard, key)?,
             may_see: guest.and_then(|guest| guest.may_see(topic)),
@@ -118,8 +120,9 @@ impl Hub {
     fn fact_of_past(&self, past: &Past, cursor: &Cursor) -> Option<Fact> {
         let view = self.feeds.values().find(|view| view.feed == cursor.feed)?;
         let began = past.began.iter().find(|began| began.feed == cursor.feed);
-        // One that was there when the feed began has all of it, as far as it is known here.
-        let (began, resumed) = (began.map_or(view.began, |began| began.offset), past.resumed && began.is_some());
+        if let Some(began) = began.filter(|began| cursor.offset <= began.offset) {
+            return Some(Fact::Later(began.clone(), past.resumed, Some(past.since)));
+        }
         let mut skipped = past.skipped.iter().filter(|skipped| {
             let after = skipped.after.as_ref().filter(|after| after.feed == cursor.feed);
             skipped.through.feed == cursor.feed
@@ -129,13 +132,18 @@ impl Hub {
         if let Some(skipped) = skipped.next() {
             return Some(Fact::Skipped(skipped.reason, skipped.through.clone(), skipped.at));
         }
-        let at = Cursor::new(cursor.feed.clone(), began);
-        (cursor.offset <= began).then_some(Fact::Later(at, resumed, Some(past.since)))
+        // One that was there when the feed began has all of it, as far as it is known here.
+        let is_before_all = began.is_none() && cursor.offset <= view.began;
+        let at = Cursor::new(cursor.feed.clone(), view.began);
+        is_before_all.then_some(Fact::Later(at, false, Some(past.since)))
     }
 
-    fn fact_of_ended(&self, past: &Past, topic: &Topic, cursor: &Cursor, waits: usize) -> Fact {
-        if !past.topics.contains(topic) {
+    fn fact_of_ended(&self, past: &Past, hit: &Hit, cursor: &Cursor, waits: usize) -> Fact {
+        if !past.topics.contains(&hit.topic) {
             return Fact::OtherTopic;
+        }
+        if !past.form.wants(hit) {
+            return Fact::Filtered;
         }
         if let Some(fact) = self.fact_of_past(past, cursor) {
             return fact;
@@ -144,8 +152,10 @@ impl Hub {
         let Some(reached) = ended.reached.iter().find(|reached| reached.feed == cursor.feed) else {
             return Fact::Ended(ended.at);
         };
-        if cursor.offset > reached.built {
+        if cursor.offset > reached.last {
             Fact::EndedBefore(ended.at, reached.built)
+        } else if cursor.offset > reached.built {
+            Fact::EndedBehind(ended.at, reached.built)
         } else if waits > 0 && (ended.queued || cursor.offset > reached.written) {
             Fact::EndedWithUnsent(ended.at, waits)
         } else {

@@ -1,15 +1,22 @@
 //! What cannot be told from outside: in which order sockets are written to, and what is built how often.
 
-use std::{net::TcpStream as Client, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, TcpStream as Client},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus::{Bus, MemoryBus, Retention};
-use protocol::{Batch, Batcher, Catalogue, FeedId, Kind, Op, Row, config::Wrap};
+use protocol::{
+    Batch, Batcher, Catalogue, Cursor, FeedId, Kind, Op, ResetReason, Row, config::Wrap, message::Subscribe,
+};
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
     access::Claims,
     feed::Start,
+    hit::Hit,
     realtime::{Join, Ref, Vsn},
 };
 
@@ -30,7 +37,7 @@ fn hub_of(source: Source, feed: &FeedId, topics: &[&str]) -> HubHandle {
         max_subscriptions: 10,
         ping: Duration::from_secs(60),
         stall: Duration::from_secs(60),
-        inspect: false,
+        inspect: true,
     };
     let (metrics, bus) = (Metrics::default(), Bus::Memory(MemoryBus::new(Retention::default())));
     let hub = HubHandle::new(settings, Historian::start(&bus, metrics.clone()), metrics, 0);
@@ -133,4 +140,43 @@ async fn a_change_is_built_once_for_all_who_have_joined_the_same_channel_and_for
         rings.iter().filter(|has| **has).count()
     });
     assert_eq!(rings, 3);
+}
+
+#[tokio::test]
+async fn what_came_before_a_loss_was_not_lost() {
+    let feed = FeedId::random();
+    let hub = hub(&feed, &["a", "b"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, peer) = listener.accept().await.unwrap();
+    let key = hub.with(|hub| {
+        let key = hub.join(Rc::new(socket), Speech::WebSocket);
+        let caller = Caller { peer, client: Ipv4Addr::LOCALHOST.into() };
+        hub.introduce(key, caller, "native", Some(&Claims::anonymous()));
+        let wanted =
+            Subscribe { id: None, topics: vec![topic("a")], since: None, watermark_ms: None, conflate_ms: None };
+        hub.subscribe(key, wanted, |_| true).unwrap();
+        key
+    });
+    let mut batcher = Batcher::new(feed.clone(), 1, 0);
+    let batches: Vec<Arc<Batch>> = (0..5).map(|_| batch(&mut batcher, "a")).collect();
+    // Two are delivered, two are torn, and one comes after it was told.
+    let lost = [topic("a")];
+    for (batch, lost) in batches.iter().zip([&[][..], &[], &lost, &lost]) {
+        hub.with(|hub| hub.batch(SOURCE, batch, lost));
+    }
+    hub.apply(FeedEvent::Lost { source: SOURCE, topics: Arc::new(lost.to_vec()) });
+    hub.with(|hub| hub.batch(SOURCE, &batches[4], &[]));
+    while hub.with(|hub| hub.flush_some(64)) {}
+    let fact = |offset: u64| {
+        let hit = Hit::read(&topic("a"), &batches[offset as usize - 1].slices[0].1, 0).unwrap().remove(0);
+        let cursor = Cursor::new(feed.clone(), offset);
+        hub.with(|hub| hub.testify(0, key, SOURCE, &hit, &cursor).unwrap().subscriptions.remove(0).1)
+    };
+    for sent in [1, 2, 5] {
+        assert_eq!(fact(sent), Fact::Standing(Standing::Written), "{sent}");
+    }
+    for missed in [3, 4] {
+        assert!(matches!(fact(missed), Fact::Skipped(ResetReason::HistoryTrimmed, ..)), "{missed}: {:?}", fact(missed));
+    }
 }

@@ -30,6 +30,8 @@ pub(super) struct View {
     pub recent: Recent,
     /// Topics that have lost changes, and those who want them are still to be told.
     pub untold: Vec<Topic>,
+    /// Where it was before the first batch that they lost something of.
+    pub torn_after: Option<Offset>,
     marks: Option<Marks>,
 }
 
@@ -53,6 +55,7 @@ impl View {
             catalogue: Arc::clone(&start.catalogue),
             recent: Recent::new(start.last, recent_bytes),
             untold: Vec::new(),
+            torn_after: None,
             marks: None,
         }
     }

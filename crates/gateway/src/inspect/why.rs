@@ -23,7 +23,7 @@ use crate::{
     query::Query,
     row_key::RowKey,
 };
-use say::{Said, overall, say};
+use say::{Said, Unacknowledged, overall, say};
 
 /// The change that is asked for.
 enum Sought {
@@ -84,7 +84,7 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     let (asked, of) = (hit.clone(), cursor.clone());
     let testimony = inspector.0.shards.ask_one(shard, move |hub| Some(hub.testify(shard, key, source, &asked, &of)));
     let testimony = testimony.await?.flatten().ok_or_else(|| gone(name))?;
-    let kernel = kernel_bytes(&testimony);
+    let kernel = Unacknowledged { bytes: kernel_bytes(&testimony), proxy: testimony.connection.proxy() };
     let said: Vec<(SubscriptionName, Said)> =
         testimony.subscriptions.iter().map(|(sub, fact)| (sub.clone(), say(sub, fact, kernel))).collect();
     let all = overall(&testimony, &hit.topic, &said);
@@ -96,7 +96,7 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
         text: said.text,
     };
     let mut client = testimony.connection;
-    client.kernel_bytes = kernel;
+    client.kernel_bytes = kernel.bytes;
     client.subscriptions.clear();
     json(WhyAnswer {
         connection: name,

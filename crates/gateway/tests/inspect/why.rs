@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     stage::{native, newest, start, stuck, until, until_it_is_there, why},
-    support::{TestGateway, events::EventStream, row},
+    support::{Client, TestGateway, events::EventStream, row},
 };
 
 #[track_caller]
@@ -111,7 +111,7 @@ async fn what_waits_for_a_socket_that_is_full() {
     drop(socket);
     until(&gateway, "left", |left| left["matched"] == 1).await;
     let left = why(&gateway, &id, &cursor_of(&feed.cursor(50))).await;
-    is(&left, "ended", "after this subscription had ended");
+    is(&left, "not_sent", "it was behind, at offset");
     gateway.shutdown.cancel();
 }
 
@@ -223,9 +223,10 @@ async fn what_one_topic_has_kept_and_another_has_not() {
     gateway.shutdown.cancel();
 }
 
-#[tokio::test]
-async fn what_a_token_does_not_cover() {
-    const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
+const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
+
+/// A gateway that wants tokens, and the file of its secret.
+async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
     let config = format!(
@@ -233,6 +234,18 @@ async fn what_a_token_does_not_cover() {
         secret.path().display()
     );
     let gateway = TestGateway::start(&["--inspect", "--shards", "1"], &config).await;
+    (gateway, secret)
+}
+
+fn token(subject: &str, topics: &[&str]) -> String {
+    let claims =
+        json!({ "aud": "rowcast", "iss": "tests", "exp": 4_000_000_000_u64, "sub": subject, "topics": topics });
+    encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_token_does_not_cover() {
+    let (gateway, _secret) = with_tokens().await;
     let mut feed = gateway.feed(&["a", "b"]).await;
     feed.send("b", "1").await;
     until_it_is_there(&gateway, &feed).await;
@@ -240,8 +253,7 @@ async fn what_a_token_does_not_cover() {
     let mut client = native(&gateway).await;
     let id = newest(&gateway).await;
     is(&why(&gateway, &id, &cursor).await, "denied", "has shown no token yet");
-    let claims = json!({ "aud": "rowcast", "iss": "tests", "exp": 4_000_000_000_u64, "sub": "ada", "topics": ["a"] });
-    let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap();
+    let token = token("ada", &["a"]);
     client.send(&format!(r#"{{"type":"auth","token":"{token}"}}"#)).await;
     client.next("authenticated").await;
     client.subscribe(r#""topic":"a""#).await;
@@ -290,5 +302,55 @@ async fn what_a_channel_did_not_ask_for() {
     until_it_is_there(&gateway, &feed).await;
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(1))).await, "filtered", "did not ask for this kind of change");
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "Sent");
+    drop(client);
+    until(&gateway, "left", |left| left["matched"] == 1).await;
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(1))).await, "filtered", "did not ask for this kind of change");
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "before this ended");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn what_a_proxy_has_acknowledged() {
+    let gateway =
+        TestGateway::start(&["--inspect", "--shards", "1", "--anonymous", "--trusted-proxies", "127.0.0.1"], "").await;
+    let mut feed = gateway.feed(&["a"]).await;
+    let forwarded = [("x-forwarded-for", "203.0.113.9")];
+    let mut client = Client::connect(gateway.address, "/rowcast", &forwarded).await.unwrap();
+    client.next("hello").await;
+    client.subscribe(r#""topic":"a""#).await;
+    let id = newest(&gateway).await;
+    feed.send("a", "1").await;
+    client.next("change").await;
+    let answer = acknowledged(&gateway, &id, &cursor_of(&feed.cursor(1))).await;
+    let proxy = format!("the proxy at {} has acknowledged it", answer["client"]["peer"].as_str().unwrap());
+    is(&answer, "sent", &proxy);
+    assert!(!answer["text"].as_str().unwrap().contains("client's machine"), "{answer:#}");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn what_the_token_of_a_channel_does_not_cover() {
+    let (gateway, _secret) = with_tokens().await;
+    let mut feed = gateway.log(&["public.orders", "public.others"]).await;
+    let mut client = gateway.connect("/realtime/v1/websocket?vsn=1.0.0").await;
+    let binding = json!({ "event": "*", "schema": "public", "table": "orders" });
+    let payload =
+        json!({ "config": { "postgres_changes": [binding] }, "access_token": token("ada", &["public.orders"]) });
+    let join = json!({ "topic": "realtime:x", "event": "phx_join", "payload": payload, "ref": "1", "join_ref": "1" });
+    client.send(&join.to_string()).await;
+    let list = until(&gateway, "connections", |list| list["connections"][0]["subscription_count"] == 1).await;
+    assert_eq!(list["connections"][0]["subject"], "ada", "{list:#}");
+    let id = newest(&gateway).await;
+    feed.insert("public.others", r#"{"id":1}"#).await;
+    until_it_is_there(&gateway, &feed).await;
+    let asked = cursor_of(&feed.cursor(1));
+    is(&why(&gateway, &id, &asked).await, "denied", "the token's claim 'topics' does not cover public.others");
+    // A fresh one covers it.
+    let renewed = json!({ "access_token": token("eve", &["public.*"]) });
+    let renew =
+        json!({ "topic": "realtime:x", "event": "access_token", "payload": renewed, "ref": "2", "join_ref": "1" });
+    client.send(&renew.to_string()).await;
+    until(&gateway, "connections", |list| list["connections"][0]["subject"] == "eve").await;
+    is(&why(&gateway, &id, &asked).await, "not_subscribed", "but not to public.others");
     gateway.shutdown.cancel();
 }

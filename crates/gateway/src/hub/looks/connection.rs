@@ -58,7 +58,7 @@ pub struct ConnectionLook {
     pub stuck_ms: Option<u64>,
     /// How long ago it was heard of.
     pub heard_ms: Option<u64>,
-    /// Bytes in the kernel that the client has not acknowledged, where that can be known.
+    /// Bytes in the kernel that the other end has not acknowledged, where that can be known.
     pub kernel_bytes: Option<u32>,
     /// This end of its TCP connection, if it has one of its own.
     #[serde(skip)]
@@ -205,6 +205,12 @@ impl Hub {
 }
 
 impl ConnectionLook {
+    /// The other end of its TCP connection, where that is not the client but a proxy that tells of it.
+    pub fn proxy(&self) -> Option<SocketAddr> {
+        let (client, peer) = self.client.zip(self.peer)?;
+        (client.to_canonical() != peer.ip().to_canonical()).then_some(peer)
+    }
+
     fn of_guest(id: String, guest: Option<&Guest>) -> Self {
         let claims = guest.and_then(|guest| guest.claims.as_ref());
         Self {
@@ -230,12 +236,13 @@ impl ConnectionLook {
 
     /// One that has left.
     pub(in super::super) fn of_left(shard: usize, left: &Left) -> Self {
+        let of_it = left.guest.subs.iter().take(SUBSCRIPTIONS);
         Self {
             state: "left",
             left: Some(left.at),
             waits_bytes: left.waits,
             subscription_count: left.guest.subs.len(),
-            subscriptions: left.guest.subs.iter().map(|past| SubscriptionLook::of_past(&past.id, Some(past))).collect(),
+            subscriptions: of_it.map(|past| SubscriptionLook::of_past(&past.id, Some(past))).collect(),
             ..Self::of_guest(left.key.name(shard), Some(&left.guest))
         }
     }

@@ -44,6 +44,7 @@ function summary(topics) {
 }
 
 export function connectionFacts(it) {
+  // What has the client's address from a header: at the other end is a proxy, and it acknowledges.
   const forwarded = it.client && it.peer && !it.peer.startsWith(it.client) && !it.peer.startsWith(`[${it.client}]`);
   return facts([
     ['Connection', h('span', { class: 'mono' }, it.id)],
@@ -54,7 +55,7 @@ export function connectionFacts(it) {
     it.left
       ? ['Unsent', bytes(it.waits_bytes)]
       : ['Waits here', `${bytes(it.waits_bytes)}${it.stuck_ms >= 1000 ? `, nothing taken for ${span(it.stuck_ms)}` : ''}`],
-    !it.left && ['In the kernel', it.kernel_bytes == null ? 'not known' : it.kernel_bytes === 0 ? 'nothing: all is acknowledged' : `${bytes(it.kernel_bytes)}, not acknowledged`],
+    !it.left && ['In the kernel', it.kernel_bytes == null ? 'not known' : `${it.kernel_bytes === 0 ? 'nothing: all is acknowledged' : `${bytes(it.kernel_bytes)}, not acknowledged`}${forwarded ? ' by the proxy' : ''}`],
     it.heard_ms != null && it.door !== 'sse' && ['Heard of', `${span(it.heard_ms)} ago`],
     it.may_subscribe && ['May subscribe to', it.may_subscribe.join(', ') || 'nothing'],
   ]);

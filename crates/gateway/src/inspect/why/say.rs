@@ -1,6 +1,6 @@
 //! The words of an answer.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use protocol::{ResetReason, Topic, time::rfc3339};
 
@@ -48,8 +48,17 @@ pub fn overall(testimony: &Testimony, topic: &Topic, said: &[(SubscriptionName, 
     }
 }
 
-/// What became of the change for one subscription. `kernel`: bytes that the client has not acknowledged.
-pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
+/// What the other end of a TCP connection has not acknowledged.
+#[derive(Clone, Copy)]
+pub struct Unacknowledged {
+    /// How much, where that can be known.
+    pub bytes: Option<u32>,
+    /// The other end, where that is a proxy and not the client.
+    pub proxy: Option<SocketAddr>,
+}
+
+/// What became of the change for one subscription.
+pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said {
     let said = |state, text: String| Said { state, text };
     match fact {
         Fact::OtherTopic => said("other_topic", "This subscription is to other topics.".into()),
@@ -90,6 +99,14 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
                 rfc3339(*at)
             ),
         ),
+        Fact::EndedBehind(at, offset) => said(
+            "not_sent",
+            format!(
+                "Not sent: when this subscription ended, at {}, it was behind, at offset {offset}, and had not come to \
+                 this change.",
+                rfc3339(*at)
+            ),
+        ),
         Fact::EndedWithUnsent(at, waits) => said(
             "not_sent",
             format!(
@@ -118,21 +135,29 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Option<u32>) -> Said {
     }
 }
 
-fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Option<u32>) -> Said {
+fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged) -> Said {
     let said = |state, text: String| Said { state, text };
     match standing {
         Standing::Written => {
-            let arrived = match kernel {
-                Some(0) => {
+            let arrived = match (kernel.bytes, kernel.proxy) {
+                (Some(0), Some(peer)) => {
+                    format!(", and the proxy at {peer} has acknowledged it; what it did with it is not known here.")
+                }
+                (Some(bytes), Some(peer)) => format!(
+                    ", of which {} are in the kernel and not acknowledged by the proxy at {peer} yet: it may be among \
+                     them. What the proxy does with it is not known here.",
+                    words::bytes(bytes.into())
+                ),
+                (Some(0), None) => {
                     " and the client's machine has acknowledged all that was. If the page does not show it, look there."
                         .to_owned()
                 }
-                Some(bytes) => format!(
+                (Some(bytes), None) => format!(
                     ", of which {} are in the kernel and not acknowledged yet: it may be among them, if the client or the \
                      network is slow.",
                     words::bytes(bytes.into())
                 ),
-                None => "; whether it arrived is not known here.".to_owned(),
+                (None, _) => "; whether it arrived is not known here.".to_owned(),
             };
             match sub.conflate_ms {
                 Some(ms) => said(
