@@ -25,6 +25,9 @@ use crate::{
 /// Bytes of frames that are put together in one step.
 pub(super) const STEP_BYTES: usize = 64 * 1024;
 
+/// What a batch counts as in a step, whatever it has for the subscription.
+const LOOK_BYTES: usize = 256;
+
 /// What became of one step.
 pub(super) enum Step {
     /// The connection or the subscription is gone.
@@ -181,7 +184,8 @@ impl Hub {
         let (mut changes, mut bytes) = (0, 0);
         while let Some((count, size)) = sent {
             changes += count;
-            bytes += size;
+            // To find that a batch has nothing for it takes time, too.
+            bytes += size.max(LOOK_BYTES);
             let Some(after) = self.behind(key).map(|behind| behind.after).filter(|_| bytes < STEP_BYTES) else { break };
             // What cannot be read is told in the next step.
             sent = self.send_from_memory(key, &topics, after).unwrap_or_default();

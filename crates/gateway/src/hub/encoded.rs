@@ -74,7 +74,8 @@ impl EncodedBatches {
     }
 
     pub fn put(&mut self, key: EncodedKey, encoded: &Rc<Encoded>) {
-        self.bytes += encoded.frames.len() + encoded.parts.len() * size_of::<Part>();
+        let entry = size_of::<(EncodedKey, Encoded)>() + key.id.len();
+        self.bytes += entry + encoded.frames.len() + encoded.parts.len() * size_of::<Part>();
         if self.bytes > MOST_BYTES {
             self.clear();
         }

@@ -220,7 +220,7 @@ impl Message {
         let payload = bytes::Bytes::copy_from_slice(rest);
         let content = match encoding {
             0 => Content::Binary(payload),
-            1 if serde_json::from_slice::<serde::de::IgnoredAny>(rest).is_ok() => Content::Json(payload),
+            1 if check_json(rest).is_ok() => Content::Json(payload),
             1 => return Err("the payload of this binary message says that it is JSON, and is not".into()),
             other => return Err(format!("{other} is not an encoding of a binary message: 0 is binary, 1 is JSON")),
         };
@@ -243,6 +243,13 @@ fn write_broadcast(topic: &str, event: &str, content: &Content) -> Vec<u8> {
     };
     let head = [BROADCAST, topic.len() as u8, event.len() as u8, 0, encoding];
     [&head[..], topic.as_bytes(), event.as_bytes(), payload].concat()
+}
+
+/// Whether it is JSON. To skip a value is not to look whether its strings are UTF-8, and a text frame that is not
+/// would cost each client that gets it its connection.
+pub(super) fn check_json(bytes: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -332,6 +339,14 @@ mod tests {
             drop(Message::of_binary(Vsn::Two, &bytes));
             drop(Message::of_text(Vsn::One, &text));
             drop(Message::of_text(Vsn::Two, &text));
+        }
+    }
+
+    #[test]
+    fn json_is_text_too() {
+        assert_eq!(check_json(r#"{"größe":[1,"ä"]}"#.as_bytes()), Ok(()));
+        for bad in [&b"\"\xff\""[..], b"{", b"", b"1 2"] {
+            assert!(check_json(bad).is_err(), "{bad:?}");
         }
     }
 }

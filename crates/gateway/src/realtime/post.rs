@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::{
     broadcast::Broadcast,
     channel::is_channel,
-    message::{Content, MAX_NAME_BYTES},
+    message::{Content, MAX_NAME_BYTES, check_json},
     name_of,
     talk::check_event,
 };
@@ -91,8 +91,7 @@ fn one(head: &axum::http::Request<()>, topic: &str, event: String, body: Bytes) 
     let content = match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream")) {
         true => Content::Binary(body),
         false => {
-            serde_json::from_slice::<serde::de::IgnoredAny>(&body)
-                .map_err(|e| Refusal(ErrorCode::BadJson, format!("the body is not JSON: {e}")))?;
+            check_json(&body).map_err(|e| Refusal(ErrorCode::BadJson, format!("the body is not JSON: {e}")))?;
             Content::Json(body)
         }
     };
