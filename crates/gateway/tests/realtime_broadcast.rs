@@ -287,3 +287,27 @@ async fn a_flood_that_nobody_reads_is_dropped_and_no_change_is() {
     assert!(gateway.metric("rowcast_gateway_broadcasts_dropped_total").await > 0);
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn who_is_behind_with_changes_gets_no_broadcast() {
+    let gateway = TestGateway::start(&["--queue-bytes", "100000000", "--shards", "1"], "").await;
+    let mut feed = log(&gateway, &["public.orders"]).await;
+    let mut slow = gateway.connect(TWO).await;
+    ids(&join(&mut slow, "realtime:room", &config(&[orders("*")])).await);
+    subscribed(&mut slow).await;
+    let mut sender = joined(&gateway, "realtime:room", &broadcasting(false, true)).await;
+    // More than both ends' kernels take. It waits in the ring, so it costs this client nothing.
+    let row = format!(r#"{{"id":1,"fill":"{}"}}"#, "x".repeat(20_000));
+    for _ in 0..1_000 {
+        feed.insert("public.orders", &row).await;
+    }
+    let dropped = async || gateway.metric("rowcast_gateway_broadcasts_dropped_total").await;
+    for _ in 0..100 {
+        sender.stream.send(push("realtime:room", "e", true, b"1")).await.unwrap();
+        sender.json().await;
+        if dropped().await > 0 {
+            return gateway.shutdown.cancel();
+        }
+    }
+    panic!("a hundred broadcasts of a byte were queued");
+}

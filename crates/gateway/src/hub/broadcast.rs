@@ -4,13 +4,17 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::{Hub, conn::ConnKey};
+use super::{
+    Hub,
+    conn::{Conn, ConnKey},
+};
 use crate::{
     realtime::{Broadcast, Sender, Vsn},
     ws,
 };
 
-/// Bytes that may wait for a connection alone; past that it gets no broadcasts until it has read.
+/// Bytes that may wait for a connection, in the ring of its stream too; past that it gets no broadcasts until
+/// it has read. One behind much of a ring would have to take a copy of all that along when it falls behind.
 const MOST_WAITING: usize = 64 * 1024;
 
 /// Who gets the broadcasts of a channel.
@@ -58,8 +62,8 @@ impl Hub {
         let mut frames: [Option<Bytes>; 2] = [None, None];
         let (mut those, mut dropped) = (Vec::with_capacity(keys.len()), 0);
         for key in keys.iter().filter(|key| broadcast.except != Some(self.sender(**key))) {
-            let Some((conn, vsn)) = self.conn(*key).and_then(|conn| Some((conn, conn.vsn()?))) else { continue };
-            if conn.outbox.bytes() > MOST_WAITING {
+            let Some(vsn) = self.conn(*key).and_then(Conn::vsn) else { continue };
+            if self.waits(key.index) > MOST_WAITING {
                 dropped += 1;
                 continue;
             }
