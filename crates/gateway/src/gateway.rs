@@ -69,7 +69,7 @@ impl Gateway {
     /// Checks the settings and takes the address. What is wrong with them is a [`SettingsError`].
     pub async fn bind(settings: Settings, config: Config, bus: Bus) -> anyhow::Result<Self> {
         check_bind(&settings, &config)?;
-        let guard = Guard::new(&settings)?;
+        let guard = Guard::new(&settings, config.auth.is_some())?;
         let access = Access::new(AccessSettings {
             auth: config.auth.clone(),
             anonymous: settings.access.anonymous,

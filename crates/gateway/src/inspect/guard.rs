@@ -36,8 +36,9 @@ impl fmt::Debug for Token {
 }
 
 impl Guard {
-    /// As the settings say; `None` where there is no inspector.
-    pub fn new(settings: &Settings) -> Result<Option<Self>, SettingsError> {
+    /// As the settings say; `None` where there is no inspector. Where others than this machine come, one
+    /// without a token is refused: a proxy on this machine that adds no header would make them look local.
+    pub fn new(settings: &Settings, has_auth: bool) -> Result<Option<Self>, SettingsError> {
         let inspect = &settings.inspect;
         if !inspect.on {
             return Ok(None);
@@ -47,13 +48,19 @@ impl Guard {
             (None, Some(file)) => Some(Token::of_file(file)?),
             (None, None) => None,
         };
-        if token.is_none() && !settings.bind.ip().is_loopback() {
+        let reached = if !settings.bind.ip().is_loopback() {
+            Some(format!("who reaches {}", settings.bind))
+        } else if has_auth || !settings.access.trusted_proxies.is_empty() {
+            Some("who reaches a proxy in front of it ([auth] or --trusted-proxies is set)".into())
+        } else {
+            None
+        };
+        if let (None, Some(who)) = (&token, reached) {
             return Err(SettingsError::Missing {
                 setting: TOKEN.into(),
                 right: format!(
-                    "/inspect shows rows, and who reaches {} could read them; give at least {LEAST} characters \
-                     (openssl rand -hex 24 makes some), or leave --inspect (ROWCAST_INSPECT) out",
-                    settings.bind
+                    "/inspect shows rows, and {who} could read them; give at least {LEAST} characters \
+                     (openssl rand -hex 24 makes some), or leave --inspect (ROWCAST_INSPECT) out"
                 ),
             });
         }
@@ -146,7 +153,7 @@ mod tests {
 
     fn guard(flags: &[&str]) -> Result<Option<Guard>, String> {
         let settings = Settings::try_parse_from(["gateway"].iter().chain(flags)).unwrap();
-        Guard::new(&settings).map_err(|error| error.to_string())
+        Guard::new(&settings, false).map_err(|error| error.to_string())
     }
 
     fn looks(guard: &Guard, peer: &str, fields: &[(&'static str, &'static str)]) -> Result<(), u16> {
@@ -165,6 +172,13 @@ mod tests {
         let error = guard(&["--inspect", "--bind", "0.0.0.0:1"]).unwrap_err();
         assert!(error.contains("--inspect-token (ROWCAST_INSPECT_TOKEN) is missing"), "{error}");
         assert!(guard(&["--inspect", "--bind", "0.0.0.0:1", "--inspect-token", SECRET]).is_ok());
+        let error = guard(&["--inspect", "--trusted-proxies", "127.0.0.1"]).unwrap_err();
+        assert!(error.contains("is missing") && error.contains("a proxy in front of it"), "{error}");
+        let behind_auth = |token: &[&str]| {
+            let settings = Settings::try_parse_from(["gateway", "--inspect"].iter().chain(token)).unwrap();
+            Guard::new(&settings, true)
+        };
+        assert!(behind_auth(&[]).is_err() && behind_auth(&["--inspect-token", SECRET]).is_ok());
         let error = guard(&["--inspect", "--inspect-token", "tooshort"]).unwrap_err();
         assert!(error.contains("8 characters") && !error.contains("tooshort"), "{error}");
         assert!(guard(&["--inspect", "--inspect-token", "with a blank in it"]).unwrap_err().contains("blanks"));

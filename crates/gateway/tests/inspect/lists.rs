@@ -7,7 +7,7 @@ use protocol::Op;
 use serde_json::{Value, json};
 
 use crate::{
-    stage::{ask, look, native, newest, start, stuck, until, until_it_is_there},
+    stage::{TOKEN, ask, look, native, newest, start, stuck, until, until_it_is_there},
     support::{Client, TestGateway, row},
 };
 
@@ -75,7 +75,11 @@ async fn topics_and_routes_have_their_matches_a_second() {
 #[tokio::test]
 async fn connections_are_found_by_what_is_known_of_them() {
     let config = "[[endpoint]]\npath = \"/ws/both/\"\ntopics = [\"a\", \"b\"]\n";
-    let gateway = TestGateway::start(&["--inspect", "--anonymous", "--trusted-proxies", "127.0.0.1"], config).await;
+    let gateway = TestGateway::start(
+        &["--inspect", "--inspect-token", TOKEN, "--anonymous", "--trusted-proxies", "127.0.0.1"],
+        config,
+    )
+    .await;
     let feed = gateway.feed(&["a", "b"]).await;
     let mut native = native(&gateway).await;
     native.subscribe(&format!(r#""id":"mine","topic":"a","since":"{}""#, feed.cursor(0))).await;

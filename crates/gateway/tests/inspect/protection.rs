@@ -4,18 +4,11 @@ use clap::Parser;
 use gateway::{Gateway, Settings};
 
 use crate::{
-    stage::{ask, start},
+    stage::{TOKEN, ask, get, start},
     support::TestGateway,
 };
 
-const TOKEN: &str = "a-token-that-nobody-tries-out";
-
 const APIS: [&str; 7] = ["overview", "topics", "connections", "left", "connection", "changes", "why"];
-
-async fn get(gateway: &TestGateway, path: &str, headers: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", gateway.address);
-    gateway.request(&request).await
-}
 
 #[tokio::test]
 async fn it_is_off_unless_it_is_enabled() {
@@ -102,7 +95,7 @@ async fn with_a_token_nobody_looks_without_it() {
 
 #[tokio::test]
 async fn without_a_token_only_this_machine_looks() {
-    let gateway = start(&["--anonymous", "--trusted-proxies", "127.0.0.1"]).await;
+    let gateway = start(&["--anonymous"]).await;
     assert_eq!(ask(&gateway, "overview").await.0, 200);
     for path in ["/inspect/api/overview", "/inspect", "/inspect/assets/inspect.css"] {
         for header in ["X-Forwarded-For: 127.0.0.1", "Via: 1.1 proxy", "Origin: https://evil.example"] {

@@ -10,13 +10,22 @@ use crate::support::{Client, PATIENCE, TestFeed, TestGateway};
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
+/// Of the gateways that have one; the others do not ask for it.
+pub const TOKEN: &str = "a-token-that-nobody-tries-out";
+
+pub async fn get(gateway: &TestGateway, path: &str, headers: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", gateway.address);
+    gateway.request(&request).await
+}
+
 /// One shard, so that what was published is there for whoever asks next.
 pub async fn start(flags: &[&str]) -> TestGateway {
     TestGateway::start(&[&["--inspect", "--shards", "1"], flags].concat(), "").await
 }
 
 pub async fn ask(gateway: &TestGateway, what: &str) -> (u16, Value) {
-    let (status, answer) = gateway.get(&format!("/inspect/api/{what}")).await;
+    let (status, answer) =
+        get(gateway, &format!("/inspect/api/{what}"), &format!("Authorization: Bearer {TOKEN}\r\n")).await;
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     (status, serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}")))
 }

@@ -5,7 +5,7 @@ use protocol::Op;
 use serde_json::{Value, json};
 
 use crate::{
-    stage::{native, newest, start, stuck, until, until_it_is_there, why},
+    stage::{TOKEN, native, newest, start, stuck, until, until_it_is_there, why},
     support::{Client, TestGateway, events::EventStream, row},
 };
 
@@ -233,7 +233,7 @@ async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
         "[auth.jwt]\nalgorithms = [\"HS256\"]\naudience = \"rowcast\"\nissuer = \"tests\"\nsecret_file = \"{}\"\n",
         secret.path().display()
     );
-    let gateway = TestGateway::start(&["--inspect", "--shards", "1"], &config).await;
+    let gateway = TestGateway::start(&["--inspect", "--inspect-token", TOKEN, "--shards", "1"], &config).await;
     (gateway, secret)
 }
 
@@ -311,8 +311,11 @@ async fn what_a_channel_did_not_ask_for() {
 
 #[tokio::test]
 async fn what_a_proxy_has_acknowledged() {
-    let gateway =
-        TestGateway::start(&["--inspect", "--shards", "1", "--anonymous", "--trusted-proxies", "127.0.0.1"], "").await;
+    let gateway = TestGateway::start(
+        &["--inspect", "--inspect-token", TOKEN, "--shards", "1", "--anonymous", "--trusted-proxies", "127.0.0.1"],
+        "",
+    )
+    .await;
     let mut feed = gateway.feed(&["a"]).await;
     let forwarded = [("x-forwarded-for", "203.0.113.9")];
     let mut client = Client::connect(gateway.address, "/rowcast", &forwarded).await.unwrap();
