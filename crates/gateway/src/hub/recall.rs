@@ -8,8 +8,11 @@ use protocol::{Batch, Cursor, Offset, Source, Topic};
 use super::Hub;
 use crate::{hit::Hit, row_key::RowKey};
 
-/// Batches that are looked at in one piece, and changes.
-const PIECE: (usize, usize) = (1000, 500);
+/// Batches that are looked at in one piece, and bytes of changes: to look for a key is to read their JSON.
+const PIECE: (usize, usize) = (1000, 64 * 1024);
+
+/// What a change counts as, however small.
+const LOOK_BYTES: usize = 128;
 
 /// The last changes of a topic, or of one row of it.
 #[derive(Debug)]
@@ -57,10 +60,14 @@ impl Recall {
             if self.is_enough() {
                 return;
             }
-            if self.key.as_ref().is_none_or(|key| key.is_of(&hit)) {
-                self.bytes += hit.change.payload.len();
-                self.found.push(hit);
-            }
+            self.take_one(hit);
+        }
+    }
+
+    fn take_one(&mut self, hit: Hit) {
+        if self.key.as_ref().is_none_or(|key| key.is_of(&hit)) {
+            self.bytes += hit.change.payload.len();
+            self.found.push(hit);
         }
     }
 }
@@ -73,19 +80,22 @@ impl Hub {
         let mut looked_at = 0;
         let batches: Vec<Arc<Batch>> = view.recent.back_from(before - 1).take(PIECE.0).cloned().collect();
         for batch in &batches {
-            recall.before = Some(batch.first);
-            let Some(slice) = batch.slice(recall.topic.as_str()) else { continue };
+            let slice = batch.slice(recall.topic.as_str());
             // One that is malformed has been lost to everybody.
-            let hits = Hit::read(&recall.topic, slice, 0).unwrap_or_default();
-            looked_at += hits.len();
-            // The first of a large batch may be looked at already.
-            recall.take(hits.into_iter().filter(|hit| hit.offset() < before));
-            if recall.is_enough() {
-                return false;
+            let hits = slice.and_then(|slice| Hit::read(&recall.topic, slice, 0).ok()).unwrap_or_default();
+            // The end of a large batch may have been looked at already.
+            for hit in hits.into_iter().rev().skip_while(|hit| hit.offset() >= before) {
+                recall.before = Some(hit.offset());
+                looked_at += hit.change.payload.len() + LOOK_BYTES;
+                recall.take_one(hit);
+                if recall.is_enough() {
+                    return false;
+                }
+                if looked_at >= PIECE.1 {
+                    return true;
+                }
             }
-            if looked_at >= PIECE.1 {
-                break;
-            }
+            recall.before = Some(batch.first);
         }
         !batches.is_empty() && recall.before.is_some_and(|before| before > view.recent.floor() + 1)
     }

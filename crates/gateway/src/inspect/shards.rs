@@ -24,7 +24,7 @@ impl Shards {
     }
 
     /// Asks each shard, which is told its number: again and again until it has an answer, and in between it
-    /// does its work. One piece takes far less than a millisecond.
+    /// does its work.
     pub(super) async fn ask<T, F>(&self, question: impl Fn(usize) -> F) -> Result<Vec<T>, Refused>
     where
         T: Send + 'static,

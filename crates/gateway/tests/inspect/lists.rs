@@ -218,6 +218,28 @@ async fn the_last_changes_come_from_memory_and_from_the_history() {
 }
 
 #[tokio::test]
+async fn the_changes_of_a_row_are_found_within_large_batches() {
+    let gateway = start(&[]).await;
+    let mut feed = gateway.log(&["t"]).await;
+    let fill = "x".repeat(1_000);
+    // Two batches, each of which takes several pieces; the row is first, in the middle and last.
+    for n in 1..=600u64 {
+        let id = if matches!(n, 1 | 300 | 301 | 450 | 600) { 0 } else { n };
+        feed.push_row("t", &row(Op::Insert, (n, n), &format!(r#"{{"id":{id},"fill":"{fill}"}}"#), ""));
+        if n % 300 == 0 {
+            feed.publish().await;
+        }
+    }
+    until_it_is_there(&gateway, &feed).await;
+    let found = look(&gateway, "changes?topic=t&key=0").await;
+    let cursors: Vec<&Value> = found["changes"].as_array().unwrap().iter().map(|change| &change["cursor"]).collect();
+    let expected = [1, 300, 301, 450, 600].map(|n| json!(feed.cursor(n)));
+    assert_eq!(cursors, expected.iter().collect::<Vec<_>>());
+    assert_eq!(found["from"], "memory");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_large_change_is_told_of_and_not_shown() {
     let bus = MemoryBus::new(Retention { bytes: 50_000_000, ms: 600_000 });
     let gateway = TestGateway::over(bus, &["--inspect", "--shards", "1"], "").await;

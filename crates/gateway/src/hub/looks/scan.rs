@@ -10,7 +10,7 @@ use super::{
     ConnectionLook,
 };
 
-/// Connections that are looked at in one piece: some 50 µs.
+/// Connections that are looked at in one piece.
 const PIECE: usize = 512;
 
 /// In which order connections are shown.
