@@ -50,7 +50,8 @@ impl Recall {
         Self { source, topic, key, most, most_bytes, before: None, bytes: 0, found: Vec::new() }
     }
 
-    fn is_enough(&self) -> bool {
+    /// Whether it has as many as are wanted.
+    pub fn is_enough(&self) -> bool {
         self.found.len() >= self.most || self.bytes >= self.most_bytes
     }
 

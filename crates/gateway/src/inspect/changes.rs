@@ -31,6 +31,11 @@ const SHOWN_BYTES: usize = 16 * 1024;
 /// How far back the history is looked through, one after the other, in changes of all topics.
 const FURTHER: [Offset; 5] = [1, 100, 10_000, 1_000_000, Offset::MAX];
 
+/// Reads of the history for one question, of about a MiB each. They are held until a part is complete.
+const MOST_READS: usize = 32;
+
+const REFILLED: Refused = Refused::Busy("the history is being refilled; ask again in a moment");
+
 /// The last changes of a topic that were found, the last one first.
 pub struct Last {
     pub source: Source,
@@ -130,6 +135,8 @@ pub async fn last(inspector: &Inspector, topic: &Topic, key: Option<RowKey>, mos
 }
 
 /// Looks ever further back, until there is enough: a topic's last change is known, and not the one before.
+/// The last one first. Complete as far as it looks: a part that is further back comes when all nearer ones
+/// have been read to their end.
 async fn from_history(
     inspector: &Inspector,
     source: Source,
@@ -143,21 +150,75 @@ async fn from_history(
         reader.head().await.map_err(|_| Refused::Busy("Redis cannot be reached, and memory has nothing of it"))?;
     let Some(head) = head.filter(|head| head.feed == *feed) else { return Ok(Vec::new()) };
     let Some(tail) = head.tails.get(topic).copied() else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
+    let subject = Subject { source, feed: feed.clone(), topics: vec![topic.clone()] };
+    let mut recall = Recall::new(source, topic.clone(), key, most, MOST_BYTES);
+    // Everything behind this offset has been looked at.
+    let (mut done, mut reads) = (tail, 0);
     for back in FURTHER {
-        let after = tail.saturating_sub(back).max(head.base);
-        let subject = Subject { source, feed: feed.clone(), topics: vec![topic.clone()] };
-        let Stretch::Complete { through, hits } = inspector.0.historian.read(subject, after).await else { break };
-        // More than is read at once: the last ones would be missing.
-        if through < tail && !found.is_empty() {
-            break;
+        let start = tail.saturating_sub(back).max(head.base);
+        let mut parts = Vec::new();
+        let mut after = start;
+        let mut is_all = start <= head.base;
+        while after < done {
+            reads += 1;
+            if reads > MOST_READS {
+                return too_long(recall.found);
+            }
+            match inspector.0.historian.read(subject.clone(), after).await {
+                Stretch::Complete { through, hits } if through > after => {
+                    parts.push((after, through.min(done), hits));
+                    after = through;
+                }
+                Stretch::Complete { .. } | Stretch::OtherFeed => return Ok(recall.found),
+                Stretch::NotReady => return Err(REFILLED),
+                Stretch::Trimmed => {
+                    after = first_kept(inspector, &subject, after, done).await?;
+                    is_all = true;
+                }
+            }
         }
-        let mut recall = Recall::new(source, topic.clone(), key.clone(), most, MOST_BYTES);
-        recall.take(hits.iter().filter(|hit| hit.offset() > after).cloned());
-        found = recall.found;
-        if found.len() >= most || after <= head.base {
+        // To look for a key is to read the JSON of a MiB, and this is a shard's thread.
+        let looking = tokio::task::spawn_blocking(move || {
+            for (after, through, hits) in parts.into_iter().rev() {
+                let is_of_it = |hit: &&Hit| after < hit.offset() && hit.offset() <= through;
+                recall.take(hits.iter().filter(is_of_it).cloned());
+            }
+            recall
+        });
+        recall = looking.await.map_err(|_| Refused::Busy("this gateway is stopping"))?;
+        done = start.min(done);
+        if recall.is_enough() || is_all {
             break;
         }
     }
-    Ok(found)
+    Ok(recall.found)
+}
+
+/// The history has nothing right after `lost`, and has what comes after `kept`: where it begins.
+async fn first_kept(
+    inspector: &Inspector,
+    subject: &Subject,
+    mut lost: Offset,
+    mut kept: Offset,
+) -> Result<Offset, Refused> {
+    while kept - lost > 1 {
+        let middle = lost + (kept - lost) / 2;
+        match inspector.0.historian.read(subject.clone(), middle).await {
+            Stretch::Trimmed => lost = middle,
+            Stretch::NotReady => return Err(REFILLED),
+            Stretch::Complete { .. } | Stretch::OtherFeed => kept = middle,
+        }
+    }
+    Ok(kept)
+}
+
+/// What was found is the last; that there is nothing before cannot be said.
+fn too_long(found: Vec<Hit>) -> Result<Vec<Hit>, Refused> {
+    match found.is_empty() {
+        true => Err(Refused::Busy(
+            "none of the newest changes is of this row, and what is kept before them is too long to be looked through: \
+             ask with a cursor",
+        )),
+        false => Ok(found),
+    }
 }

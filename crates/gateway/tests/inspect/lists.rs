@@ -240,6 +240,44 @@ async fn the_changes_of_a_row_are_found_within_large_batches() {
 }
 
 #[tokio::test]
+async fn the_last_change_of_a_row_is_found_in_a_history_that_takes_several_reads() {
+    let bus = MemoryBus::new(Retention { bytes: 50_000_000, ms: 600_000 });
+    let gateway = TestGateway::over(bus, &["--inspect", "--shards", "1", "--recent-bytes", "500"], "").await;
+    let mut feed = gateway.log(&["t"]).await;
+    let fill = "x".repeat(100_000);
+    for n in 1..=40u64 {
+        let id = if matches!(n, 3 | 30) { 0 } else { n };
+        feed.insert("t", &format!(r#"{{"id":{id},"fill":"{fill}"}}"#)).await;
+    }
+    until_it_is_there(&gateway, &feed).await;
+    for (limit, expected) in [(1, &[30][..]), (2, &[3, 30])] {
+        let found = look(&gateway, &format!("changes?topic=t&key=0&limit={limit}")).await;
+        let cursors: Vec<&Value> = found["changes"].as_array().unwrap().iter().map(|it| &it["cursor"]).collect();
+        let expected: Vec<Value> = expected.iter().map(|n| json!(feed.cursor(*n))).collect();
+        assert_eq!((cursors, &found["from"]), (expected.iter().collect(), &json!("history")));
+    }
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_history_that_begins_late_is_looked_through_from_where_it_begins() {
+    let bus = MemoryBus::new(Retention { bytes: 500_000, ms: 600_000 });
+    let gateway = TestGateway::over(bus, &["--inspect", "--shards", "1", "--recent-bytes", "500"], "").await;
+    let mut feed = gateway.log(&["t"]).await;
+    let fill = "x".repeat(1_000);
+    for n in 1..=2_000u64 {
+        feed.insert("t", &format!(r#"{{"id":{n},"fill":"{fill}"}}"#)).await;
+    }
+    until_it_is_there(&gateway, &feed).await;
+    // More than a hundred changes back, and kept; and one that is not.
+    for (n, count) in [(1_700, 1), (100, 0)] {
+        let found = look(&gateway, &format!("changes?topic=t&key={n}")).await;
+        assert_eq!(found["changes"].as_array().unwrap().len(), count, "{n}: {found}");
+    }
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_large_change_is_told_of_and_not_shown() {
     let bus = MemoryBus::new(Retention { bytes: 50_000_000, ms: 600_000 });
     let gateway = TestGateway::over(bus, &["--inspect", "--shards", "1"], "").await;
