@@ -7,7 +7,7 @@ import { connect } from '../src/index.js';
 
 const SOON_MS = 5_000;
 
-/** Waits until `condition` gives something. */
+/** Waits until `condition` gives something; what it waited for may be a function, which is asked at the end. */
 export async function until(condition, what = String(condition), withinMs = SOON_MS) {
   const deadline = Date.now() + withinMs;
   for (;;) {

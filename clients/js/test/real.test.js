@@ -1,11 +1,11 @@
 // Against real gateways, with everything between them and the rows.
 
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
 import test from 'node:test';
 import { connect } from '../src/index.js';
 import { WebSocket, sleep, until } from './fake.js';
 import { Site } from './site.js';
+import { auth, secret, token } from './tokens.js';
 
 // More of both: `make torture-js`.
 const CLIENTS = Number(process.env.ROWCAST_CLIENTS ?? 50);
@@ -165,15 +165,8 @@ test('what a gateway serves and refuses today', async (t) => {
 });
 
 test('a token is renewed on the connection that lives, so that it outlives the first one', async (t) => {
-  const secret = 'a secret of at least 32 bytes, as HS256 wants it';
-  const config = '[auth.jwt]\nalgorithms = ["HS256"]\naudience = "rowcast"\nissuer = "tests"\nsecret_env = "JWT_SECRET"\nleeway_s = 0\n';
-  const site = await Site.start(t, { config, env: { JWT_SECRET: secret } });
+  const site = await Site.start(t, { config: auth, env: { JWT_SECRET: secret } });
   await site.serve('create table orders (id bigint primary key)', 'orders');
-  const token = (seconds, topics = ['public.orders']) => {
-    const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
-    const body = `${encode({ alg: 'HS256' })}.${encode({ sub: 'me', aud: 'rowcast', iss: 'tests', exp: Math.ceil(Date.now() / 1000 + seconds), topics })}`;
-    return `${body}.${createHmac('sha256', secret).update(body).digest('base64url')}`;
-  };
   let asked = 0;
   const rc = connect(site.gateways[0].url, { WebSocket, token: async () => (asked++, token(3)) });
   t.after(() => rc.close());

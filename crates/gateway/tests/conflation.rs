@@ -47,14 +47,6 @@ impl TestFeed {
     }
 }
 
-/// Until everything has reached a gateway of one shard.
-async fn until_it_has_all(gateway: &TestGateway, feed: &TestFeed) {
-    let mut client = native(gateway).await;
-    let before = feed.cursor(feed.batcher.last() - 1);
-    client.subscribe(&format!(r#""topic":"{TABLE}","since":"{before}""#)).await;
-    client.next("change").await;
-}
-
 /// The next changes: cursor, op, data and old.
 async fn gets(client: &mut Client, feed: &TestFeed, expected: &[(u64, Op, Value, Value)]) {
     for (offset, op, data, old) in expected {
@@ -162,7 +154,7 @@ async fn who_resumes_gets_what_it_missed_conflated_from_memory_and_from_the_hist
         for total in 1..=500 {
             feed.set(1, total - 1, total).await;
         }
-        until_it_has_all(&gateway, &feed).await;
+        gateway.until_it_has_all(&feed, TABLE).await;
         let since = feed.cursor(1);
         let (mut client, answer) = conflating(&gateway, 60_000, &format!(r#","id":"x","since":"{since}""#)).await;
         assert_eq!((&answer["cursor"], &answer["resumed"]), (&json!(since), &json!(true)));
@@ -196,7 +188,7 @@ async fn who_comes_or_resumes_while_something_waits_gets_all_of_it() {
         feed.set(1, total - 1, total).await;
     }
     feed.change(Op::Insert, &order(2, 0), "").await;
-    until_it_has_all(&gateway, &feed).await;
+    gateway.until_it_has_all(&feed, TABLE).await;
     // It is subscribed from before what waits.
     let (mut second, answer) = conflating(&gateway, 1_500, "").await;
     assert_eq!(answer["cursor"], feed.cursor(1));

@@ -46,7 +46,7 @@ async fn write(feed: &mut TestFeed, op: Op, id: u64) {
 
 #[tokio::test]
 async fn a_new_feed_fails_a_channel_that_does_not_resume_so_that_it_loads_anew() {
-    let gateway = TestGateway::start(&[], "").await;
+    let gateway = TestGateway::start(&["--shards", "1"], "").await;
     let _feed = log(&gateway, &["public.orders"]).await;
     let mut client = gateway.connect(TWO).await;
     ids(&join(&mut client, "realtime:floor", &config(&[orders("*")])).await);
@@ -56,6 +56,7 @@ async fn a_new_feed_fails_a_channel_that_does_not_resume_so_that_it_loads_anew()
     assert_eq!(client.json().await, json!(["1", "1", "realtime:floor", "phx_error", {"reason": message}]));
     // It is as if it had never joined, until it does so again.
     write(&mut next, Op::Insert, 1).await;
+    gateway.until_it_has_all(&next, "public.orders").await;
     assert!(is_quiet(&mut client).await);
     ids(&join(&mut client, "realtime:floor", &config(&[orders("*")])).await);
     subscribed(&mut client).await;
@@ -94,11 +95,12 @@ async fn a_new_feed_is_told_to_a_channel_that_resumes_and_it_goes_on() {
 #[tokio::test]
 async fn what_was_missed_comes_once_and_in_order_from_memory_and_from_the_history() {
     for recent_bytes in ["1000000", "100"] {
-        let gateway = TestGateway::start(&["--recent-bytes", recent_bytes], "").await;
+        let gateway = TestGateway::start(&["--shards", "1", "--recent-bytes", recent_bytes], "").await;
         let mut feed = log(&gateway, &["public.orders"]).await;
         for id in 1..=300 {
             write(&mut feed, if id % 3 == 0 { Op::Delete } else { Op::Insert }, id).await;
         }
+        gateway.until_it_has_all(&feed, "public.orders").await;
         let mut client = gateway.connect(TWO).await;
         let first = resume(&mut client, &[orders("INSERT")], &feed.cursor(100)).await;
         assert_eq!(first[4]["data"]["record"]["id"], 101, "{first}");

@@ -86,6 +86,15 @@ impl TestGateway {
         .expect("the gateway learns of the topic");
     }
 
+    /// Until everything has reached a gateway of one shard; the last of it was a change of this topic.
+    pub async fn until_it_has_all(&self, feed: &TestFeed, topic: &str) {
+        let mut client = self.connect("/rowcast").await;
+        client.next("hello").await;
+        let before = feed.cursor(feed.batcher.last() - 1);
+        client.subscribe(&format!(r#""topic":"{topic}","since":"{before}""#)).await;
+        client.next("change").await;
+    }
+
     pub async fn get(&self, path: &str) -> (u16, String) {
         self.request(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)).await
     }
