@@ -102,13 +102,22 @@ impl Ring {
         copy
     }
 
-    /// Where the frame ends that a position lies within; the position itself if it is between two.
+    /// Where that ends which a reader at a position has had a part of; the position itself if there is no
+    /// such thing. That is a frame, or all frames of a route that belong together: those with the same
+    /// offset, as of changes that were conflated. Who went on from elsewhere between two of them would get
+    /// rows again, and older ones than it had.
     pub fn boundary(&self, position: u64) -> u64 {
-        if self.chunks.iter().any(|chunk| chunk.start == position) {
-            return position;
+        let next = self.marks.partition_point(|mark| mark.end <= position);
+        let before = next.checked_sub(1);
+        let is_between = before.is_some_and(|before| self.marks[before].end == position)
+            || self.chunks.iter().any(|chunk| chunk.start == position);
+        let Some(mut last) = (if is_between { before } else { Some(next) }) else { return position };
+        while let (Some(mark), Some(next)) = (self.marks.get(last), self.marks.get(last + 1))
+            && (mark.route, mark.source, mark.offset) == (next.route, next.source, next.offset)
+        {
+            last += 1;
         }
-        let mark = self.marks.partition_point(|mark| mark.end < position);
-        self.marks.get(mark).map_or(self.head, |mark| mark.end)
+        self.marks.get(last).map_or(self.head, |mark| mark.end)
     }
 
     /// The frames after a boundary, in order.
@@ -133,7 +142,9 @@ impl Ring {
     /// it then.
     pub fn trim(&mut self, tail: u64) {
         self.chunks.drain(..self.chunks.partition_point(|chunk| chunk.end() <= tail));
-        self.marks.drain(..self.marks.partition_point(|mark| mark.end <= tail));
+        // The last one before it stays, for who is just there: see [`Ring::boundary`].
+        let before = self.marks.partition_point(|mark| mark.end <= tail);
+        self.marks.drain(..before.saturating_sub(1));
         self.tail = tail;
     }
 
@@ -183,6 +194,22 @@ mod tests {
         }
         assert_eq!(ring.after(2000).next().map(|mark| mark.offset), Some(3));
         assert_eq!(ring.after(100_000).next(), None);
+    }
+
+    #[test]
+    fn frames_that_belong_together_have_one_boundary() {
+        let mut ring = Ring::default();
+        for offset in [1, 2, 2, 2, 3] {
+            ring.push(&[0; 10], mark(offset));
+        }
+        ring.push(&[0; 10], Mark { route: 2, ..mark(3) });
+        for (position, boundary) in
+            [(0, 0), (5, 10), (10, 10), (11, 40), (20, 40), (35, 40), (40, 40), (45, 50), (50, 50)]
+        {
+            assert_eq!(ring.boundary(position), boundary, "{position}");
+        }
+        ring.trim(20);
+        assert_eq!((ring.boundary(20), ring.boundary(40)), (40, 40), "also where the first of them is no longer here");
     }
 
     #[test]

@@ -140,10 +140,18 @@ async fn what_cannot_be_served_is_refused_in_the_answer_and_the_socket_stays() {
     let _feed = log(&gateway, &["public.orders"]).await;
     let _channels = gateway.feed(&["public.channel"]).await;
     let binding = |rest: Value| config(&[rest]);
+    let misspelt = binding(json!({"event": "*", "schema": "public", "table": "ordres"}));
+    // This connection was there before, and its shard may hear of them a moment later than others do.
+    let knows_both = async {
+        while !reason(&join(&mut client, "realtime:a", &misspelt).await).contains("public.channel, public.orders") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, knows_both).await.unwrap();
     for (topic, payload, named) in [
         (
             "realtime:a",
-            binding(json!({"event": "*", "schema": "public", "table": "ordres"})),
+            misspelt,
             "UnknownTopic: no listener carries 'public.ordres'; there are: public.channel, public.orders",
         ),
         (
