@@ -6,7 +6,7 @@ use protocol::{Cursor, ErrorCode, ResetReason, Source, Topic};
 
 use super::{
     Hub, Refusal, Speech,
-    conn::{Behind, Conn, ConnKey, SubState},
+    conn::{Behind, Conn, ConnKey, SubKey, SubState},
     route::{RouteForm, RouteKey},
 };
 use crate::{
@@ -214,6 +214,8 @@ impl Hub {
         if let Some(lost) = lost {
             return self.revoke_channel(key, topic, &format!("Unauthorized: the new token's claim {lost}"));
         }
+        let sub = sub.map(|(sub, it)| SubKey { conn: key, index: sub as u32, generation: it.generation });
+        sub.into_iter().for_each(|sub| self.note_claims_of_channel(sub, &claims));
         let conn = &mut self.conns[key.index as usize];
         let of_it = conn.channels.iter_mut().find(|channel| *channel.topic == *topic);
         of_it.into_iter().for_each(|channel| channel.claims = claims.clone());

@@ -1,10 +1,8 @@
 // Questions to the gateway. The token is in the tab's own storage at most, and goes out in a header.
 
-/** A number that JavaScript cannot hold, as a bigint of PostgreSQL, stays what it says, where the browser can. */
+/** A number that JavaScript cannot hold, as a bigint or numeric of PostgreSQL, stays what it says, where the browser can. */
 const exact = (_, value, context) =>
-  typeof value === 'number' && Math.abs(value) > Number.MAX_SAFE_INTEGER && context?.source && JSON.rawJSON
-    ? JSON.rawJSON(context.source)
-    : value;
+  typeof value === 'number' && context?.source.replace(/\D/g, '').length > 15 && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
 
 const KEPT = 'rowcast-inspect-token';
 let token = sessionStorage.getItem(KEPT);

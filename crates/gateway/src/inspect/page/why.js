@@ -1,6 +1,6 @@
 // The last changes, and why a client did not get one.
 
-import { connectionFacts } from './clients.js';
+import { connectionFacts, users } from './clients.js';
 import { $, ago, bytes, clock, facts, fill, h, together } from './dom.js';
 
 const STATES = {
@@ -80,5 +80,5 @@ export function showAnswer({ state, text, change, client, subscriptions }) {
         h('p', { class: 'line' }, together(sub.text)));
     }),
     change && h('div', { class: 'card change' }, shown(change)),
-    client && h('div', { class: 'card' }, h('div', { class: 'top' }, h('span', { class: 'name' }, client.subject ?? client.client ?? client.id)), connectionFacts(client)));
+    client && h('div', { class: 'card' }, h('div', { class: 'top' }, h('span', { class: 'name' }, users(client) ?? client.client ?? client.id)), connectionFacts(client)));
 }

@@ -27,12 +27,16 @@ pub fn overall(testimony: &Testimony, topic: &Topic, said: &[(SubscriptionName, 
         return Said { state: if alike { first.state } else { "several" }, text };
     }
     match testimony.may_see {
-        Some(false) => Said {
-            state: "denied",
-            text: format!(
-                "It may not have it: the token's claim 'topics' does not cover {topic}, so it cannot subscribe to it."
-            ),
-        },
+        Some(false) => {
+            let covers = match testimony.connection.subjects.len() {
+                0 | 1 => "the token's claim 'topics' does not cover",
+                _ => "the claim 'topics' of none of its tokens covers",
+            };
+            Said {
+                state: "denied",
+                text: format!("It may not have it: {covers} {topic}, so it cannot subscribe to it."),
+            }
+        }
         None => Said {
             state: "denied",
             text: "It has shown no token yet, and cannot subscribe to anything before it has.".into(),
@@ -95,7 +99,7 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said 
         Fact::EndedBefore(at, offset) => said(
             "ended",
             format!(
-                "It came after this subscription had ended, at {}; that got everything up to offset {offset}.",
+                "It came after this subscription had ended, at {}, when it was at offset {offset}.",
                 rfc3339(*at)
             ),
         ),
@@ -127,9 +131,24 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said 
         Fact::Ended(at) => said(
             "ended",
             format!(
-                "This ended at {}, while it caught up or its feed changed: how far it was then is not known.",
+                "This ended at {}, and had got nothing of this feed by then: it was there before that began, or still \
+                 caught up on another.",
                 rfc3339(*at)
             ),
+        ),
+        Fact::BeforeTheFeed(cursor) => said(
+            "not_sent",
+            format!(
+                "Not sent: this gateway took this feed up at {cursor}, behind this change, and the subscription is older \
+                 than that. A plain endpoint is not told of a new feed: what its page may have missed, it has to load \
+                 by itself."
+            ),
+        ),
+        Fact::ToBeReset => said(
+            "not_sent",
+            "Not sent: this subscription still catches up on the feed before this one, and is about to be told reset \
+             (new_feed)."
+                .into(),
         ),
         Fact::Standing(standing) => say_where(sub, standing, kernel),
     }
@@ -207,11 +226,6 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
             format!(
                 "Not sent yet: the thread of this connection is busy, and has come to offset {offset} of the feed."
             ),
-        ),
-        Standing::Closing => said(
-            "not_sent",
-            "This connection is being closed: what came before the goodbye is sent, and nothing that came later."
-                .into(),
         ),
     }
 }
