@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn numbers_are_compared_digit_by_digit() {
-        let is = |text: &str, own: &str| RowKey::parse(text).is_of(&hit(r#"["id"]"#, &format!(r#"{{"id":{own}}}"#), ""));
+        let is =
+            |text: &str, own: &str| RowKey::parse(text).is_of(&hit(r#"["id"]"#, &format!(r#"{{"id":{own}}}"#), ""));
         // As numbers of 64 bits these are all the same.
         let large = "123456789012345678901234567890";
         assert!(is(large, large) && is(&format!("\"{large}\""), large) && is(&format!("{large}.0"), large));
@@ -172,7 +173,8 @@ mod tests {
 
     #[test]
     fn arrays_and_objects_are_compared_value_by_value() {
-        let is = |text: &str, own: &str| RowKey::parse(text).is_of(&hit(r#"["id"]"#, &format!(r#"{{"id":{own}}}"#), ""));
+        let is =
+            |text: &str, own: &str| RowKey::parse(text).is_of(&hit(r#"["id"]"#, &format!(r#"{{"id":{own}}}"#), ""));
         assert!(is("[[1, 2.0]]", "[1,2]") && !is("[[1]]", "[1,2]") && !is("[[1,3]]", "[1,2]"));
         assert!(is(r#"[{"b":1,"a":"x"}]"#, r#"{"a": "x", "b": 1}"#) && !is(r#"[{"a":"x"}]"#, r#"{"a":"x","b":1}"#));
     }

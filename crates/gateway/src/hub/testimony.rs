@@ -123,8 +123,7 @@ impl Hub {
         let is_here = |past: &&Past| conn.subs.iter().any(|(_, sub)| past.is_of(sub.generation));
         let ended = guest.into_iter().flat_map(|guest| guest.subs.iter()).filter(|past| !is_here(past));
         let unsent = self.unsent(key.index);
-        let ended: Vec<_> =
-            ended.map(|past| (past.name(), self.fact_of_ended(past, hit, cursor, unsent))).collect();
+        let ended: Vec<_> = ended.map(|past| (past.name(), self.fact_of_ended(past, hit, cursor, unsent))).collect();
         let Some(connection) = self.look_at_some_of(shard, key, 0) else { return Some(None) };
         let may_see = guest.and_then(|guest| may_see(&guest.claims(Some(conn)), &hit.topic));
         let subscriptions = hearing.heard.drain(..).chain(ended).collect();

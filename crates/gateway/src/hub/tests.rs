@@ -249,7 +249,9 @@ async fn a_topic_that_nobody_carries_any_more_is_forgotten() {
     let feed = FeedId::random();
     let hub = hub(&feed, &["a", "b"]);
     let mut batcher = Batcher::new(feed, 1, 0);
-    let seen = || hub.with(|hub| ["a", "b", "c"].map(|name| hub.register.as_ref().unwrap().seen(SOURCE, &topic(name)).is_some()));
+    let seen = || {
+        hub.with(|hub| ["a", "b", "c"].map(|name| hub.register.as_ref().unwrap().seen(SOURCE, &topic(name)).is_some()))
+    };
     // The third is not carried.
     for name in ["a", "b", "c"] {
         let batch = batch(&mut batcher, name);
@@ -263,6 +265,30 @@ async fn a_topic_that_nobody_carries_any_more_is_forgotten() {
     let start = Arc::new(Start { feed: FeedId::random(), last: 0, at: 0, catalogue });
     hub.apply(FeedEvent::Started { source: SOURCE, start });
     assert_eq!(seen(), [false; 3]);
+}
+
+#[tokio::test]
+async fn a_page_that_was_there_before_a_feed_was_not_sent_what_came_before_this_gateway_took_it_up() {
+    let hub = hub(&FeedId::random(), &["a"]);
+    let (_client, key) = joined(&hub).await;
+    hub.with(|hub| hub.subscribe_plain(key, &[topic("a")], Wrap::None, &[]));
+    let feed = FeedId::random();
+    let mut batcher = Batcher::new(feed.clone(), 1, 0);
+    let batches: Vec<Arc<Batch>> = (0..3).map(|_| batch(&mut batcher, "a")).collect();
+    let catalogue = Arc::new(Catalogue::of_channels([topic("a")]));
+    let start = Arc::new(Start { feed: feed.clone(), last: 2, at: 0, catalogue });
+    hub.apply(FeedEvent::Started { source: SOURCE, start });
+    hub.with(|hub| hub.batch(SOURCE, &batches[2], &[]));
+    while hub.with(|hub| hub.flush_some(64)) {}
+    let fact = |offset: u64| {
+        let hit = change_at(&batches[offset as usize - 1], offset).unwrap();
+        let mut hearing = Hearing::new(key, SOURCE, hit, Cursor::new(feed.clone(), offset));
+        hub.with(|hub| hub.testify(0, &mut hearing).unwrap().unwrap().subscriptions.remove(0).1)
+    };
+    for missed in [1, 2] {
+        assert_eq!(fact(missed), Fact::BeforeTheFeed(Cursor::new(feed.clone(), 2)), "{missed}");
+    }
+    assert_eq!(fact(3), Fact::Standing(Standing::Written));
 }
 
 #[tokio::test]
@@ -295,7 +321,9 @@ async fn let_in_between_two_feeds() {
     assert!((60_000..150_000).contains(&first), "one step, and not all: {first}");
     // Its session writes whenever the socket takes more.
     let writer = hub.clone();
-    tokio::task::spawn_local(async move { writer.writing_for(key, std::pin::pin!(std::future::pending::<()>())).await });
+    tokio::task::spawn_local(
+        async move { writer.writing_for(key, std::pin::pin!(std::future::pending::<()>())).await },
+    );
     client.set_nonblocking(true).unwrap();
     let client = tokio::net::TcpStream::from_std(client).unwrap();
     let (mut text, deadline, mut more) = (Vec::new(), Instant::now() + Duration::from_secs(20), 0..20);

@@ -18,9 +18,7 @@ use super::{
 use crate::{
     historian::{Stretch, Subject},
     hit::Hit,
-    hub::{
-        ConnKey, ConnectionLook, Hearing, Hub, Refusal, SubscriptionName, Testimony, Whereabouts, change_at,
-    },
+    hub::{ConnKey, ConnectionLook, Hearing, Hub, Refusal, SubscriptionName, Testimony, Whereabouts, change_at},
     query::Query,
     row_key::RowKey,
 };
@@ -94,8 +92,7 @@ fn answer(connection: String, cursor: &Cursor, hit: &Hit, mut testimony: Testimo
     if let Some(look) = with_kernel(vec![testimony.connection.clone()]).pop() {
         testimony.connection = look;
     }
-    let kernel =
-        Unacknowledged { bytes: testimony.connection.kernel_bytes, proxy: testimony.connection.proxy() };
+    let kernel = Unacknowledged { bytes: testimony.connection.kernel_bytes, proxy: testimony.connection.proxy() };
     let said: Vec<(SubscriptionName, Said)> =
         testimony.subscriptions.iter().map(|(sub, fact)| (sub.clone(), say(sub, fact, kernel))).collect();
     let all = overall(&testimony, &hit.topic, &said);
@@ -192,8 +189,9 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
 }
 
 fn of_no_change(cursor: &Cursor) -> Sought {
-    let text =
-        format!("{cursor} is the cursor of no change: it stands for having nothing yet, or for a place between changes.");
+    let text = format!(
+        "{cursor} is the cursor of no change: it stands for having nothing yet, or for a place between changes."
+    );
     Sought::Not("unknown", text)
 }
 

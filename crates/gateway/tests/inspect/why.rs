@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[track_caller]
-fn is(answer: &Value, state: &str, words: &str) {
+pub fn is(answer: &Value, state: &str, words: &str) {
     assert_eq!(answer["state"], state, "{answer:#}");
     assert!(answer["text"].as_str().unwrap().contains(words), "{answer:#}");
 }
@@ -81,7 +81,7 @@ async fn what_was_sent_and_what_came_before_or_goes_elsewhere() {
     gateway.shutdown.cancel();
 }
 
-fn cursor_of(cursor: &str) -> String {
+pub fn cursor_of(cursor: &str) -> String {
     format!("cursor={cursor}")
 }
 
@@ -226,7 +226,7 @@ async fn what_one_topic_has_kept_and_another_has_not() {
 const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
 
 /// A gateway that wants tokens, and the file of its secret.
-async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
+pub async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
     let config = format!(
@@ -237,7 +237,7 @@ async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
     (gateway, secret)
 }
 
-fn token(subject: &str, topics: &[&str]) -> String {
+pub fn token(subject: &str, topics: &[&str]) -> String {
     let claims =
         json!({ "aud": "rowcast", "iss": "tests", "exp": 4_000_000_000_u64, "sub": subject, "topics": topics });
     encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()

@@ -148,12 +148,7 @@ impl Hub {
     }
 
     /// With so many of its subscriptions.
-    pub(in super::super) fn look_at_some_of(
-        &self,
-        shard: usize,
-        key: ConnKey,
-        most: usize,
-    ) -> Option<ConnectionLook> {
+    pub(in super::super) fn look_at_some_of(&self, shard: usize, key: ConnKey, most: usize) -> Option<ConnectionLook> {
         let conn = self.conn(key)?;
         let now = self.now();
         let guest = self.register.as_ref().and_then(|register| register.guest(key.index));
@@ -182,7 +177,8 @@ impl Hub {
 
     /// Whether a connection is here, or has left lately.
     pub fn knows(&self, key: ConnKey) -> bool {
-        self.conn(key).is_some() || self.register.iter().flat_map(|register| register.left()).any(|left| left.key == key)
+        self.conn(key).is_some()
+            || self.register.iter().flat_map(|register| register.left()).any(|left| left.key == key)
     }
 
     fn look_at_subscription(&self, sub: &Sub, guest: Option<&Guest>, unwritten: &Unwritten) -> SubscriptionLook {

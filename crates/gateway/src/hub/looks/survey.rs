@@ -68,8 +68,8 @@ impl Hub {
         let (log, notify) = (carried_by(Source::Log), carried_by(Source::Notify));
         let seen = |place: usize| {
             let of_log = log.get(place).map(|info| (Source::Log, &info.topic));
-            let (source, topic) = of_log
-                .or_else(|| notify.get(place - log.len()).map(|info| (Source::Notify, &info.topic)))?;
+            let (source, topic) =
+                of_log.or_else(|| notify.get(place - log.len()).map(|info| (Source::Notify, &info.topic)))?;
             Some((source, topic, register.as_ref()?.seen(source, topic)?))
         };
         if *next_topic < log.len() + notify.len() {

@@ -98,10 +98,7 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said 
         ),
         Fact::EndedBefore(at, offset) => said(
             "ended",
-            format!(
-                "It came after this subscription had ended, at {}, when it was at offset {offset}.",
-                rfc3339(*at)
-            ),
+            format!("It came after this subscription had ended, at {}, when it was at offset {offset}.", rfc3339(*at)),
         ),
         Fact::EndedBehind(at, offset) => said(
             "not_sent",
