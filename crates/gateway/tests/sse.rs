@@ -11,7 +11,7 @@ use protocol::Op;
 use serde_json::{Value, json};
 use support::{
     PATIENCE, TestFeed, TestGateway,
-    events::{Event, EventStream},
+    events::{Event, EventStream, Says},
     row,
 };
 
@@ -305,7 +305,7 @@ async fn who_takes_nothing_is_cut_off_after_a_while() {
     }
     // Its connection too, however full that is.
     let mut rest = Vec::new();
-    let read = tokio::io::AsyncReadExt::read_to_end(&mut stuck.socket, &mut rest);
+    let read = tokio::io::AsyncReadExt::read_to_end(stuck.socket(), &mut rest);
     drop(tokio::time::timeout(PATIENCE, read).await.expect("it is hung up on"));
     gateway.shutdown.cancel();
 }
