@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     change::{ChangeFrame, cursor},
     dice::Dice,
-    line::Line,
+    line::{Line, events_of},
     manner::Manner,
     recovery::Recovery,
     replica::Replica,
@@ -114,7 +114,7 @@ impl Subscription {
     fn of(witness: Arc<Witness>, conflates: Option<u64>) -> Self {
         let topics = TABLES.iter().enumerate().filter(|(id, _)| witness.tables & (1 << id) != 0);
         let topics: Vec<&str> = topics.map(|(_, table)| table.topic).collect();
-        let path = format!("/sse?watermark_ms=5000&topic={}", topics.join("&topic="));
+        let path = events_of(&topics);
         let topics: Vec<String> = topics.into_iter().map(|topic| serde_json::Value::from(topic).to_string()).collect();
         let mut request = format!(r#""topics":[{}],"watermark":{{"every_ms":5000}}"#, topics.join(","));
         if let Some(ms) = conflates {

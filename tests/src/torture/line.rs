@@ -19,7 +19,18 @@ pub enum Line {
 /// What the `close` of a stream of events says.
 #[derive(Debug, Deserialize)]
 struct Goodbye {
-    code: u16,
+    code: String,
+}
+
+impl Goodbye {
+    /// As the close frame of a WebSocket has it; of what does not happen here, one for everything else.
+    fn code(&self) -> u16 {
+        match self.code.as_str() {
+            "restart" => 1012,
+            "try_again_later" => 1013,
+            _ => 1002,
+        }
+    }
 }
 
 impl Line {
@@ -41,7 +52,7 @@ impl Line {
                 let name = event.name.clone();
                 *heard = message(event);
                 match serde_json::from_str::<Goodbye>(heard) {
-                    Ok(goodbye) if name.as_deref() == Some("close") => Ok(Frame::Close(goodbye.code, heard)),
+                    Ok(goodbye) if name.as_deref() == Some("close") => Ok(Frame::Close(goodbye.code(), heard)),
                     _ => Ok(Frame::Text(heard)),
                 }
             }
@@ -63,6 +74,16 @@ impl Line {
             Self::Events(..) => Ok(()),
         }
     }
+}
+
+/// The path of a stream of events of some topics.
+pub fn events_of(topics: &[&str]) -> String {
+    let escaped = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    let of_each = |topic: &&str| format!("&topic={}", topic.bytes().map(escaped).collect::<String>());
+    format!("/sse?watermark_ms=5000{}", topics.iter().map(of_each).collect::<String>())
 }
 
 /// The message of an event. Its name must be the message's type, and its id the message's cursor, for that is what
