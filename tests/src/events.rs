@@ -99,6 +99,15 @@ impl EventStream {
 }
 
 impl Event {
+    /// What it says.
+    ///
+    /// # Panics
+    ///
+    /// If that is not JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
     /// As the standard says, of the lines that are allowed here.
     fn parse(block: &[u8]) -> io::Result<Self> {
         let text = std::str::from_utf8(block).map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use protocol::Op;
 use serde_json::{Value, json};
 use support::{
     PATIENCE, TestFeed, TestGateway,
-    events::{Event, EventStream, Says},
+    events::{Event, EventStream},
     row,
 };
 

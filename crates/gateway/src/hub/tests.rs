@@ -294,7 +294,7 @@ async fn a_page_that_was_there_before_a_feed_was_not_sent_what_came_before_this_
 #[tokio::test]
 async fn much_that_came_while_a_page_was_let_in_is_sent_in_steps_and_once() {
     let local = tokio::task::LocalSet::new();
-    local.run_until(let_in_between_two_feeds()).await;
+    Box::pin(local.run_until(let_in_between_two_feeds())).await;
 }
 
 async fn let_in_between_two_feeds() {

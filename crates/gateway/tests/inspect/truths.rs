@@ -22,7 +22,7 @@ async fn what_was_sent_before_the_goodbye_was_sent() {
     // No frame of a client is like that. It is told goodbye, and does not answer.
     socket.write_all(&[0xff; 2]).await.unwrap();
     until(&gateway, &format!("connection?id={id}"), |one| one["state"] == "closing").await;
-    is(&why(&gateway, &id, &first).await, "sent", "written to the client's socket before this ended");
+    is(&why(&gateway, &id, &first).await, "sent", "written to the client's socket; this ended");
     feed.send("a", "2").await;
     until_it_is_there(&gateway, &feed).await;
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "ended", "after this subscription had ended");

@@ -41,7 +41,7 @@ async fn what_was_sent_and_what_came_before_or_goes_elsewhere() {
     is(
         &sent,
         "sent",
-        "Sent: it matched, and is written to the client's socket and the client's machine has acknowledged",
+        "Sent: it matched, and is written to the client's socket, and the client's machine has acknowledged",
     );
     assert_eq!((&sent["change"]["topic"], &sent["change"]["data"]["n"]), (&json!("public.orders"), &json!(2)));
     assert_eq!((&sent["subscriptions"][0]["id"], &sent["client"]["state"]), (&json!("mine"), &json!("up to date")));
@@ -71,7 +71,7 @@ async fn what_was_sent_and_what_came_before_or_goes_elsewhere() {
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(0))).await, "unknown", "the cursor of no change");
     drop(client);
     until(&gateway, "left", |left| left["matched"] == 1).await;
-    is(&why(&gateway, &id, &second).await, "sent", "before this ended");
+    is(&why(&gateway, &id, &second).await, "sent", "written to the client's socket; this ended");
     is(&why(&gateway, &id, &first).await, "before_it_began", "before this subscription");
     feed.insert("public.orders", r#"{"id":5}"#).await;
     until_it_is_there(&gateway, &feed).await;
@@ -146,7 +146,7 @@ async fn what_is_conflated_is_held_back_and_then_coalesced() {
     // At once after a pause.
     client.next("change").await;
     let first = cursor_of(&feed.cursor(1));
-    is(&why(&gateway, &id, &first).await, "coalesced", "at most one frame a row in 60000 ms");
+    is(&why(&gateway, &id, &first).await, "coalesced", "at most one frame a row in 1 min");
     feed.insert("public.orders", r#"{"id":2}"#).await;
     until_it_is_there(&gateway, &feed).await;
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "not_sent_yet", "held back to be joined");
@@ -281,7 +281,7 @@ async fn plain_endpoints_and_streams_of_events_are_answered_too() {
     events.named("subscribed").await;
     events.change().await;
     let cursor = cursor_of(&feed.cursor(1));
-    is(&acknowledged(&gateway, &plain_id, &cursor).await, "sent", "has acknowledged all that was");
+    is(&acknowledged(&gateway, &plain_id, &cursor).await, "sent", "has acknowledged everything");
     is(&why(&gateway, &sse_id, &cursor).await, "sent", "whether it arrived is not known here");
     gateway.shutdown.cancel();
 }
@@ -305,7 +305,7 @@ async fn what_a_channel_did_not_ask_for() {
     drop(client);
     until(&gateway, "left", |left| left["matched"] == 1).await;
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(1))).await, "filtered", "did not ask for this kind of change");
-    is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "before this ended");
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "written to the client's socket; this ended");
     gateway.shutdown.cancel();
 }
 

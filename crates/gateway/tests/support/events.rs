@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 pub use e2e::events::Event;
 use e2e::socket::Refusal;
-use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{PATIENCE, TestGateway};
@@ -13,17 +12,6 @@ use super::{PATIENCE, TestGateway};
 pub struct EventStream {
     pub head: String,
     inner: e2e::events::EventStream,
-}
-
-/// What an event says.
-pub trait Says {
-    fn json(&self) -> Value;
-}
-
-impl Says for Event {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.data).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
 }
 
 impl EventStream {

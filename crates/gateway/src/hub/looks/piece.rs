@@ -45,7 +45,7 @@ mod tests {
         let look = |seen: &mut Vec<usize>, place: usize| {
             seen.push(place);
             let begun = Instant::now();
-            while place % 3 == 0 && begun.elapsed() < PIECE {}
+            while place.is_multiple_of(3) && begun.elapsed() < PIECE {}
         };
         while look_at_some(10, &mut next, |place| look(&mut seen, place)) {
             pieces += 1;

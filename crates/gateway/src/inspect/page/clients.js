@@ -23,7 +23,6 @@ export function showClients(answer, gone) {
 
 function card(it) {
   const who = users(it) ?? it.client ?? 'unknown';
-  const topics = it.subscriptions.flatMap((sub) => sub.topics);
   const lag = [
     it.behind > 0 && `${many(it.behind, 'change', 'changes')} behind`,
     it.waits_bytes > 0 && `${bytes(it.waits_bytes)} ${it.left ? 'unsent' : 'wait'}`,
@@ -35,7 +34,7 @@ function card(it) {
         h('span', { class: 'name' }, who),
         h('span', { class: `badge ${STATES[it.state]}` }, WORDS[it.state] ?? it.state)),
       lag.length > 0 && h('p', { class: 'line' }, h('b', null, lag.join(' · '))),
-      h('p', { class: 'line' }, `${it.door} · ${summary(topics)} · ${it.left ? `left ${ago(it.left)}` : `since ${ago(it.since).replace(' ago', '')}`}`)),
+      h('p', { class: 'line' }, `${it.door} · ${summary(it)} · ${it.left ? `left ${ago(it.left)}` : `since ${ago(it.since).replace(' ago', '')}`}`)),
     h('div', { class: 'inside' }, connectionFacts(it), it.subscriptions.map((sub) => subscription(sub, it.subjects.length > 1)),
       it.subscription_count > it.subscriptions.length && h('p', { class: 'note' }, `${it.subscription_count - it.subscriptions.length} more subscriptions are not shown.`),
       h('div', { class: 'actions' }, h('a', { class: 'button', href: `#why?connection=${it.id}` }, 'Why did it not get …?'))));
@@ -46,9 +45,11 @@ export function users({ subjects }) {
   return subjects.length > 1 ? `${subjects[0]} and ${many(subjects.length - 1, 'other', 'others')}` : subjects[0];
 }
 
-function summary(topics) {
-  if (topics.length === 0) return 'no subscription';
-  return topics.length === 1 ? topics[0] : `${topics[0]} and ${topics.length - 1} more`;
+function summary({ subscriptions, subscription_count: count }) {
+  const [first, ...others] = new Set(subscriptions.flatMap((sub) => sub.topics));
+  if (!first) return 'no subscription';
+  if (count > subscriptions.length) return `${first} and others, ${many(count, 'subscription', 'subscriptions')}`;
+  return others.length === 0 ? first : `${first} and ${others.length} more`;
 }
 
 export function connectionFacts(it) {
@@ -77,7 +78,7 @@ function subscription(sub, ofSeveral) {
     facts([
       sub.id && ['Name', sub.id],
       ofSeveral && sub.subject && ['User', sub.subject],
-      sub.conflate_ms && ['Conflated', `one a row in ${sub.conflate_ms} ms`],
+      sub.conflate_ms && ['Conflated', `one a row in ${span(sub.conflate_ms)}`],
       sub.cursors.length > 0 && [sub.ended ? 'Was at' : 'Is at', h('span', { class: 'mono' }, sub.cursors.join(', '))],
       sub.began.length > 0 && [sub.resumed ? 'Resumed from' : 'Began at', h('span', { class: 'mono' }, sub.began.join(', '))],
       sub.since && ['Since', clock(sub.since)],

@@ -68,7 +68,7 @@ export function showTopics({ topics, topic_count: all, routes }) {
       h('span', { class: 'aside' }, `${rate(route.matches_per_s)} /s`)),
     h('p', { class: 'line' },
       h('b', null, many(route.subscriptions, 'subscription', 'subscriptions')),
-      ` · ${route.form}${route.conflate_ms ? ` · one a row in ${route.conflate_ms} ms` : ''} · ${many(route.matches, 'match', 'matches')}`))),
+      ` · ${route.form}${route.conflate_ms ? ` · one a row in ${span(route.conflate_ms)}` : ''} · ${many(route.matches, 'match', 'matches')}`))),
   routes.length === 0 && h('p', { class: 'note' }, 'Nobody is subscribed to anything.'));
   fill($('known-topics'), topics.map((topic) => h('option', { value: topic.topic })));
 }

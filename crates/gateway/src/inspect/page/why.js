@@ -68,12 +68,18 @@ function changed({ op, data, old }) {
   return different.map((name) => h('div', null, `${name}: ${short(old[name])} → ${short(data[name])}`));
 }
 
+/** A sentence without what is said above it. */
+function besides(words, text) {
+  const rest = text.startsWith(`${words}: `) ? text.slice(words.length + 2) : text;
+  return rest[0].toUpperCase() + rest.slice(1);
+}
+
 export function showAnswer({ state, text, change, client, subscriptions }) {
   const [words, kind] = STATES[state] ?? [state, ''];
   const told = subscriptions.filter((sub) => sub.state !== 'other_topic');
   fill($('answer'),
-    h('div', { class: `verdict ${kind}`, 'data-state': state }, h('span', { class: `badge ${kind}` }, words), h('p', null, together(text))),
-    told.length > 1 && told.map((sub) => {
+    h('div', { class: `verdict ${kind}`, 'data-state': state }, h('span', { class: `badge ${kind}` }, words), h('p', null, together(besides(words, text)))),
+    new Set(told.map((sub) => sub.text)).size > 1 && told.map((sub) => {
       const [words, kind] = STATES[sub.state] ?? [sub.state, ''];
       return h('div', { class: 'card' },
         h('div', { class: 'top' }, h('span', { class: 'name' }, sub.id || sub.topics.join(', ')), h('span', { class: `badge ${kind}` }, words)),

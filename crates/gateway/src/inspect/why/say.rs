@@ -22,8 +22,13 @@ pub fn overall(testimony: &Testimony, topic: &Topic, said: &[(SubscriptionName, 
         return Said { state: one.state, text: one.text.clone() };
     }
     if let Some(first) = wanted.first() {
+        let count = wanted.len();
+        if wanted.iter().all(|said| said.text == first.text) {
+            let text = format!("{} So it is for each of its {count} subscriptions to {topic}.", first.text);
+            return Said { state: first.state, text };
+        }
         let alike = wanted.iter().all(|said| said.state == first.state);
-        let text = format!("{} subscriptions of this connection want {topic}: see each of them.", wanted.len());
+        let text = format!("This connection has {count} subscriptions to {topic}: see each of them.");
         return Said { state: if alike { first.state } else { "several" }, text };
     }
     match testimony.may_see {
@@ -120,7 +125,7 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said 
         Fact::EndedAfter(at) => said(
             "sent",
             format!(
-                "It was written to the client's socket before this ended, at {}. Whether it arrived, nobody knows here; a \
+                "It was written to the client's socket; this ended at {}. Whether it arrived, nobody knows here; a \
                  client that resumes with its last cursor gets what did not.",
                 rfc3339(*at)
             ),
@@ -165,7 +170,7 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
                     words::bytes(bytes.into())
                 ),
                 (Some(0), None) => {
-                    " and the client's machine has acknowledged all that was. If the page does not show it, look there."
+                    ", and the client's machine has acknowledged everything. If the page does not show it, look there."
                         .to_owned()
                 }
                 (Some(bytes), None) => format!(
@@ -179,8 +184,9 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
                 Some(ms) => said(
                     "coalesced",
                     format!(
-                        "It was handed on conflated: this subscription asked for at most one frame a row in {ms} ms, so it \
-                         went out as itself or within a later state of the same row. All of that is written{arrived}"
+                        "It was handed on conflated: this subscription asked for at most one frame a row in {}, so it went \
+                         out as itself or within a later state of the same row. All of that is written{arrived}",
+                        words::span(Duration::from_millis(ms))
                     ),
                 ),
                 None => said("sent", format!("Sent: it matched, and is written to the client's socket{arrived}")),
@@ -206,8 +212,8 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
             "not_sent_yet",
             format!(
                 "Not sent yet: it matched, and is held back to be joined with later changes of its row, as this \
-                 subscription asked ({} ms). It goes out within {}.",
-                sub.conflate_ms.unwrap_or_default(),
+                 subscription asked ({}). It goes out within {}.",
+                words::span(Duration::from_millis(sub.conflate_ms.unwrap_or_default())),
                 words::span(*span + Duration::from_millis(1))
             ),
         ),
