@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::Claims,
-    realtime::{Bindings, Channel, Join, Ref, Vsn, name_of},
+    realtime::{Bindings, Channel, Join, OpenBindings, Ref, Vsn, name_of},
     ws,
 };
 
@@ -103,38 +103,35 @@ impl Hub {
     /// whole schema it is those that the claims cover, and there must be one.
     fn tables_of(&self, bindings: &Bindings, claims: &Claims) -> Result<Vec<Topic>, Refusal> {
         let may_see = |name: &str| claims.may_subscribe(name);
-        let mut topics = Vec::new();
+        let mut open = OpenBindings::of(&bindings.all);
+        let mut topics: Vec<Topic> = match open.is_empty() {
+            true => Vec::new(),
+            false => self.tables().filter(|topic| may_see(topic.as_str()) && open.take(topic)).cloned().collect(),
+        };
         for binding in &bindings.all {
-            match binding.topic() {
-                Some(topic) => {
-                    let topic = topic.map_err(|why| Refusal(ErrorCode::BadTopic, why))?;
-                    if !may_see(topic.as_str()) {
-                        let message = format!("the token's claim 'topics' does not cover '{topic}'");
-                        return Err(Refusal(ErrorCode::Unauthorized, message));
-                    }
-                    let of_it = std::slice::from_ref(&topic);
-                    if self.one_source(of_it, None, may_see)? != SOURCE {
-                        let message = format!("'{topic}' is a NOTIFY channel; postgres_changes are of watched tables");
-                        return Err(Refusal(ErrorCode::UnknownTopic, message));
-                    }
-                    topics.push(topic);
-                }
-                None => {
-                    let before = topics.len();
-                    topics
-                        .extend(self.tables().filter(|topic| binding.is_of(topic) && may_see(topic.as_str())).cloned());
-                    if topics.len() == before {
-                        let (code, message) = match self.feeds.contains_key(&SOURCE) {
-                            true => (
-                                ErrorCode::UnknownTopic,
-                                format!("no table of {} is watched that this client may see", binding.shown()),
-                            ),
-                            false => (ErrorCode::NotReady, "no listener has announced its tables yet".into()),
-                        };
-                        return Err(Refusal(code, message));
-                    }
-                }
+            if open.lacks(binding) {
+                let (code, message) = match self.feeds.contains_key(&SOURCE) {
+                    true => (
+                        ErrorCode::UnknownTopic,
+                        format!("no table of {} is watched that this client may see", binding.shown()),
+                    ),
+                    false => (ErrorCode::NotReady, "no listener has announced its tables yet".into()),
+                };
+                return Err(Refusal(code, message));
             }
+            let Some(topic) = binding.topic() else { continue };
+            let topic = topic.map_err(|why| Refusal(ErrorCode::BadTopic, why))?;
+            if !may_see(topic.as_str()) {
+                let message = format!("the token's claim 'topics' does not cover '{topic}'");
+                return Err(Refusal(ErrorCode::Unauthorized, message));
+            }
+            if self.carriers.get(&topic) != Some(&SOURCE) {
+                // Says what there is, where there is none.
+                self.one_source(std::slice::from_ref(&topic), None, may_see)?;
+                let message = format!("'{topic}' is a NOTIFY channel; postgres_changes are of watched tables");
+                return Err(Refusal(ErrorCode::UnknownTopic, message));
+            }
+            topics.push(topic);
         }
         topics.sort();
         topics.dedup();
@@ -151,12 +148,15 @@ impl Hub {
         self.conn(key)?.channel(topic)
     }
 
-    /// The client leaves a channel, whether there is one or not.
+    /// The client leaves a channel, whether there is one or not. To leave an earlier join than the one that there is comes late
+    /// and ends nothing, for that join has ended already.
     pub fn leave_channel(&mut self, key: ConnKey, topic: &str, join_ref: &Ref, reference: &Ref) {
         let Some(vsn) = self.conn(key).and_then(Conn::vsn) else { return };
         let ok = r#"{"status":"ok","response":{}}"#;
         self.send_text(key, &vsn.write(join_ref, reference, topic, "phx_reply", ok));
-        self.close_channel(key, topic);
+        if !self.channel(key, topic).is_some_and(|channel| join_ref.is_before(&channel.join_ref)) {
+            self.close_channel(key, topic);
+        }
     }
 
     /// Ends a channel, and says so: its client does not come back to it by itself.

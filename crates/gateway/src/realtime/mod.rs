@@ -42,7 +42,7 @@ mod message;
 mod post;
 mod talk;
 
-pub use bindings::{Bindings, columns};
+pub use bindings::{Bindings, OpenBindings, columns};
 pub use broadcast::{Broadcast, Outbound, SHARD_BROADCASTS, Sender, hear};
 pub use channel::{Channel, name_of};
 pub use door::serve;
