@@ -1,12 +1,17 @@
 //! Channels of Supabase's protocol: each is a subscription, or none, and what its client is told in its words.
 
-use std::{rc::Rc, time::SystemTime};
+use std::{
+    num::NonZeroU32,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 
 use protocol::{Cursor, ErrorCode, ResetReason, Source, Topic};
 
 use super::{
-    Hub, Refusal, Speech,
+    Expiry, Hub, Refusal, Speech,
     conn::{Behind, Conn, ConnKey, SubState},
+    moment::steps,
     route::{RouteForm, RouteKey},
 };
 use crate::{
@@ -32,6 +37,11 @@ pub struct Joining {
     pub claims: Claims,
 }
 
+/// Why a channel may have no broadcasts.
+fn no_broadcast(topic: &str) -> String {
+    format!("the token's claim 'broadcast' does not cover '{}'", name_of(topic))
+}
+
 impl Conn {
     fn channel(&self, topic: &str) -> Option<&Channel> {
         self.channels.iter().find(|channel| *channel.topic == *topic)
@@ -47,6 +57,22 @@ impl Conn {
 }
 
 impl Hub {
+    /// For how long the connection may be without a channel, from now on and whenever its last one has ended.
+    pub fn unjoined_for(&mut self, key: ConnKey, span: Duration, why: Expiry) {
+        if let Some(conn) = self.conn_mut(key) {
+            conn.unjoined = Some((steps(span), why));
+        }
+        self.await_join(key);
+    }
+
+    /// A connection that has no channel has so much time to join one.
+    fn await_join(&mut self, key: ConnKey) {
+        let now = self.now();
+        if let Some(conn) = self.conn_mut(key).filter(|conn| conn.channels.is_empty()) {
+            conn.expires = conn.unjoined.map(|(steps, why)| (now.plus(steps), why));
+        }
+    }
+
     /// Joins a channel. It is answered at once; its changes follow, and before them that it is subscribed.
     pub fn join_channel(&mut self, key: ConnKey, joining: Joining) -> Result<(), Refusal> {
         let Joining { topic, join_ref, reference, join, claims } = joining;
@@ -60,10 +86,7 @@ impl Hub {
             return Err(Refusal(ErrorCode::TooManySubscriptions, message));
         }
         if join.bindings.is_empty() && !claims.may_broadcast(name_of(&topic)) {
-            let message = format!(
-                "the token's claim 'broadcast' does not cover '{}', and the channel has nothing else",
-                name_of(&topic)
-            );
+            let message = format!("{}, and the channel has nothing else", no_broadcast(&topic));
             return Err(Refusal(ErrorCode::Unauthorized, message));
         }
         let cursors = join.resume.is_some();
@@ -79,7 +102,9 @@ impl Hub {
         if channel.may_broadcast() {
             self.listening.add(&topic, key);
         }
-        self.conns[key.index as usize].channels.push(channel);
+        let conn = &mut self.conns[key.index as usize];
+        conn.channels.push(channel);
+        conn.expires = None;
         let Some(bindings) = bindings else { return Ok(()) };
         let form = RouteForm::Realtime(bindings);
         let route = RouteKey { topics: topics.into(), source: Some(SOURCE), form, conflate_ms: None, twin: 0 };
@@ -143,6 +168,13 @@ impl Hub {
         infos.iter().map(|info| &info.topic).filter(|topic| self.carriers.get(*topic) == Some(&SOURCE))
     }
 
+    /// How many channels a connection has, if this is one of them.
+    pub fn channels_beside(&self, key: ConnKey, topic: &str) -> Option<NonZeroU32> {
+        let conn = self.conn(key)?;
+        conn.channel(topic)?;
+        u32::try_from(conn.channels.len()).ok().and_then(NonZeroU32::new)
+    }
+
     /// A channel that is joined.
     pub fn channel(&self, key: ConnKey, topic: &str) -> Option<&Channel> {
         self.conn(key)?.channel(topic)
@@ -193,26 +225,29 @@ impl Hub {
         if let Some(sub) = sub {
             self.remove_sub(key.index, sub);
         }
+        self.await_join(key);
         Some((channel, vsn))
     }
 
-    /// A fresh token of a channel.
+    /// What the client of a channel may from now on. A channel that may not go on ends; one that would have other tables
+    /// is to be joined again.
     pub fn renew_channel(&mut self, key: ConnKey, topic: &str, claims: Claims) {
         self.note_claims(key, &claims);
-        let Some(conn) = self.conn(key) else { return };
-        let Some(channel) = conn.channel(topic) else { return };
-        let wants = |it: &Topic| channel.bindings.as_ref().is_some_and(|bindings| bindings.is_of(it));
-        let of_it =
-            |topics: &Rc<[Topic]>| topics.iter().find(|it| wants(it) && !claims.may_subscribe(it.as_str())).cloned();
-        let sub = conn.subs.iter().find(|(_, sub)| *sub.id == *topic);
-        let lost = sub.and_then(|(_, sub)| of_it(&self.routes[sub.route as usize].key.topics));
+        let Some(channel) = self.channel(key, topic) else { return };
         let may_broadcast = claims.may_broadcast(name_of(topic));
-        let lost = lost.map(|lost| format!("'topics' does not cover '{lost}'")).or_else(|| {
-            let has_nothing = channel.bindings.is_none() && !may_broadcast;
-            has_nothing.then(|| format!("'broadcast' does not cover '{}'", name_of(topic)))
-        });
+        let lost = match &channel.bindings {
+            None if may_broadcast => None,
+            None => Some(no_broadcast(topic)),
+            Some(bindings) => match self.tables_of(bindings, &claims) {
+                Ok(tables) if self.tables_now(key, topic) == Some(&*tables) => None,
+                Ok(_) | Err(Refusal(ErrorCode::NotReady, _)) => {
+                    return self.fail_channel(key, topic, "TablesChanged: the token covers other tables; join again");
+                }
+                Err(Refusal(_, why)) => Some(why),
+            },
+        };
         if let Some(lost) = lost {
-            return self.revoke_channel(key, topic, &format!("Unauthorized: the new token's claim {lost}"));
+            return self.revoke_channel(key, topic, &format!("Unauthorized: {lost}"));
         }
         let conn = &mut self.conns[key.index as usize];
         let of_it = conn.channels.iter_mut().find(|channel| *channel.topic == *topic);
@@ -221,6 +256,12 @@ impl Hub {
             true => self.listening.add(topic, key),
             false => self.listening.remove(topic, key),
         }
+    }
+
+    /// The tables that a channel gets the changes of.
+    fn tables_now(&self, key: ConnKey, topic: &str) -> Option<&[Topic]> {
+        let (_, sub) = self.conn(key)?.subs.iter().find(|(_, sub)| *sub.id == *topic)?;
+        Some(&self.routes[sub.route as usize].key.topics)
     }
 
     /// Ends channels whose token has expired.
@@ -285,18 +326,16 @@ impl Hub {
 
     /// Which tables are of a whole schema has changed: who has bound to it is to join again.
     pub(super) fn tables_changed(&mut self) {
-        let changed = |conn: &Conn, channel: &Channel| {
-            let Some(bindings) = channel.bindings.as_ref().filter(|it| it.all.iter().any(|one| one.is_open())) else {
-                return false;
-            };
-            let Some((_, sub)) = conn.subs.iter().find(|(_, sub)| sub.id == channel.topic) else { return false };
-            let now = self.tables_of(bindings, &channel.claims).unwrap_or_default();
-            *now != *self.routes[sub.route as usize].key.topics
+        let changed = |key: ConnKey, channel: &Channel| {
+            let is_open = |it: &&Rc<Bindings>| it.all.iter().any(|one| one.is_open());
+            let Some(bindings) = channel.bindings.as_ref().filter(is_open) else { return false };
+            let tables = self.tables_of(bindings, &channel.claims).unwrap_or_default();
+            self.tables_now(key, &channel.topic).is_some_and(|now| *now != *tables)
         };
         let mut those: Vec<(ConnKey, Box<str>)> = Vec::new();
         for (index, conn) in &self.conns {
             let key = ConnKey { index: index as u32, generation: conn.generation };
-            let of_it = conn.channels.iter().filter(|channel| changed(conn, channel));
+            let of_it = conn.channels.iter().filter(|channel| changed(key, channel));
             those.extend(of_it.map(|channel| (key, channel.topic.clone())));
         }
         for (key, topic) in those {

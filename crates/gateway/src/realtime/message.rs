@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::broadcast::Broadcast;
+use crate::ws::Incoming;
 
 /// The topic of what is about the socket, and no channel.
 pub const SOCKET_TOPIC: &str = "phoenix";
@@ -182,6 +183,20 @@ struct Second<'a>(
 );
 
 impl Message {
+    /// Reads what a client sends; what is wrong with it, in words. `None`: it is no message, but a frame for the socket.
+    pub fn of(vsn: Vsn, incoming: &Incoming) -> Option<Result<Self, String>> {
+        match incoming {
+            Incoming::Text(text) => Some(Self::of_text(vsn, text)),
+            Incoming::Binary(bytes) => Some(Self::of_binary(vsn, bytes)),
+            Incoming::Ping(_) | Incoming::Pong | Incoming::Close => None,
+        }
+    }
+
+    /// Whether a token comes for a channel that is joined.
+    pub fn is_token(&self) -> bool {
+        *self.event == *"access_token"
+    }
+
     /// Reads a text frame; what is wrong with it, in words.
     pub fn of_text(vsn: Vsn, text: &str) -> Result<Self, String> {
         let (join_ref, reference, topic, event, payload) = match vsn {

@@ -41,12 +41,14 @@ mod join;
 mod message;
 mod post;
 mod talk;
+mod tokens;
 
 pub use bindings::{Bindings, OpenBindings, columns};
 pub use broadcast::{Broadcast, Outbound, SHARD_BROADCASTS, Sender, hear};
 pub use channel::{Channel, name_of};
 pub use door::serve;
 pub use join::Join;
-pub use message::{Ref, Vsn};
+pub use message::{Message, Ref, Vsn};
 pub use post::{preflight, send, send_one};
 pub use talk::Talk;
+pub use tokens::Tokens;

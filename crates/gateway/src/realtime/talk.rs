@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{num::NonZeroU32, time::SystemTime};
 
 use protocol::{ErrorCode, message::json};
 use serde_json::Value;
@@ -9,12 +9,12 @@ use super::{
     channel::{Channel, is_channel, name_of},
     join::{Join, NO_PRESENCE, token_of},
     message::{Content, MAX_NAME_BYTES, Message, Payload, Ref, SOCKET_TOPIC, Vsn},
+    tokens::Tokens,
 };
 use crate::{
     access::{Claims, key_print},
     hub::{ConnKey, Joining, Refusal},
     session::Sessions,
-    ws::Incoming,
 };
 
 const OK: &str = r#"{"status":"ok","response":{}}"#;
@@ -31,6 +31,8 @@ pub struct Talk<'a> {
     pub claims: Option<&'a Claims>,
     /// The print of its apikey, which many clients send as a token too.
     pub apikey: Option<u64>,
+    /// What it remembers of tokens.
+    pub tokens: &'a mut Tokens,
 }
 
 /// A refusal as its client hears it: `Code: text`.
@@ -75,30 +77,8 @@ pub fn refused(vsn: Vsn, message: &Message, reason: &str) -> String {
 }
 
 impl Talk<'_> {
-    /// Acts on a text frame.
-    pub async fn text(&self, text: &str) {
-        self.message(Message::of_text(self.vsn, text)).await;
-    }
-
-    /// Acts on a binary frame.
-    pub async fn binary(&self, bytes: &[u8]) {
-        self.message(Message::of_binary(self.vsn, bytes)).await;
-    }
-
-    /// A message that came too fast.
-    pub fn too_many(&self, incoming: &Incoming, most: u32) {
-        let message = match incoming {
-            Incoming::Text(text) => Message::of_text(self.vsn, text),
-            Incoming::Binary(bytes) => Message::of_binary(self.vsn, bytes),
-            Incoming::Ping(_) | Incoming::Pong | Incoming::Close => return,
-        };
-        if let Ok(message) = message {
-            let reason = format!("more than {most} messages a second; this one was not acted on, send it again later");
-            self.refuse(&message, Refusal(ErrorCode::RateLimited, reason).into());
-        }
-    }
-
-    async fn message(&self, message: Result<Message, String>) {
+    /// Acts on a message, and says what was wrong with it.
+    pub async fn act_on(&mut self, message: Result<Message, String>) {
         match message {
             Ok(message) => {
                 if let Err(why) = self.act(&message).await {
@@ -119,6 +99,20 @@ impl Talk<'_> {
         }
     }
 
+    /// Refuses a message that came too fast.
+    pub fn too_many(&self, message: &Message, most: NonZeroU32) {
+        let reason = format!("more than {most} messages a second; this one was not acted on, send it again later");
+        self.refuse(message, Refusal(ErrorCode::RateLimited, reason).into());
+    }
+
+    /// Whether a message is a token for a channel that is joined, which each of them may have once a second without that it
+    /// counts as a message: a client sends a fresh one on all of its channels at once.
+    pub fn is_free(&mut self, message: &Message) -> bool {
+        let channels =
+            message.is_token().then(|| self.shared.hub.with(|hub| hub.channels_beside(self.key, &message.topic)));
+        channels.flatten().is_some_and(|channels| self.tokens.is_free(channels))
+    }
+
     fn refuse(&self, message: &Message, Why(code, reason): Why) {
         self.shared.metrics.error(code);
         self.say(&refused(self.vsn, message, &reason));
@@ -128,7 +122,7 @@ impl Talk<'_> {
         self.shared.hub.with(|hub| hub.send_text(self.key, text));
     }
 
-    async fn act(&self, message: &Message) -> Result<(), Why> {
+    async fn act(&mut self, message: &Message) -> Result<(), Why> {
         let Message { join_ref, reference, topic, event, payload } = message;
         match (&**event, payload) {
             ("heartbeat", _) if **topic == *SOCKET_TOPIC => {
@@ -154,7 +148,7 @@ impl Talk<'_> {
         }
     }
 
-    async fn join(&self, message: &Message, payload: &Value) -> Result<(), Why> {
+    async fn join(&mut self, message: &Message, payload: &Value) -> Result<(), Why> {
         let topic = &message.topic;
         if !is_channel(topic) || topic.len() > MAX_NAME_BYTES {
             let text = format!(
@@ -168,16 +162,11 @@ impl Talk<'_> {
         // Phoenix's own clients number a join as any other message.
         let join_ref = message.join_ref.or(&message.reference).clone();
         let joining = Joining { topic: topic.clone(), join_ref, reference: message.reference.clone(), join, claims };
-        self.shared.hub.with(|hub| {
-            hub.join_channel(self.key, joining)?;
-            // It has shown what it may.
-            hub.expire_in(self.key, None);
-            Ok(())
-        })
+        Ok(self.shared.hub.with(|hub| hub.join_channel(self.key, joining))?)
     }
 
     /// What a client may that shows this token, or none: then it is what its request came with.
-    async fn claims_of(&self, token: Option<String>) -> Result<Claims, Why> {
+    async fn claims_of(&mut self, token: Option<String>) -> Result<Claims, Why> {
         match token.filter(|token| self.is_token(token)) {
             Some(token) => self.verify(&token).await,
             None => {
@@ -198,8 +187,16 @@ impl Talk<'_> {
         self.shared.access.takes_tokens() && self.apikey != Some(key_print(token))
     }
 
-    async fn verify(&self, token: &str) -> Result<Claims, Why> {
-        self.shared.access.verify(token).await.map_err(|denied| {
+    async fn verify(&mut self, token: &str) -> Result<Claims, Why> {
+        let judged = match self.tokens.judged(token) {
+            Some(judged) => judged,
+            None => {
+                let judged = self.shared.access.verify(token).await;
+                self.tokens.note(token, &judged);
+                judged
+            }
+        };
+        judged.map_err(|denied| {
             let code = match denied.code {
                 ErrorCode::BadToken => ErrorCode::Unauthorized,
                 other => other,
@@ -250,12 +247,11 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// A fresh token for a channel. There is no answer to a good one; with a bad one the channel ends.
-    async fn access_token(&self, topic: &str, payload: &Value) -> Result<(), Why> {
-        let token = token_of(payload.get("access_token"))?;
-        let Some(token) = token.filter(|token| self.is_token(token)) else { return Ok(()) };
-        let verified = self.verify(&token).await;
-        self.shared.hub.with(|hub| match verified {
+    /// A fresh token for a channel, or none: nobody is signed in any more, and what the connection came with counts. There is
+    /// no answer to a good one; with a bad one the channel ends.
+    async fn access_token(&mut self, topic: &str, payload: &Value) -> Result<(), Why> {
+        let claims = self.claims_of(token_of(payload.get("access_token"))?).await;
+        self.shared.hub.with(|hub| match claims {
             Ok(claims) => hub.renew_channel(self.key, topic, claims),
             // Nobody can judge it now: the one before counts until it ends.
             Err(Why(ErrorCode::NotReady, _)) => {}
