@@ -134,10 +134,9 @@ async fn several_channels_and_a_second_join_of_one() {
     assert_eq!(client.json().await, json!(["1", "8", "realtime:a", "phx_reply", ok]));
     assert!(is_quiet(&mut client).await);
     feed.send_row("public.orders", &row(Op::Delete, (9, 9), "", r#"{"id":1}"#)).await;
-    assert_eq!(
-        (client.json().await[2].clone(), client.json().await[2].clone()),
-        (json!("realtime:a"), json!("realtime:b"))
-    );
+    let mut got = [client.json().await, client.json().await].map(|change| change[2].to_string());
+    got.sort();
+    assert_eq!(got, [r#""realtime:a""#, r#""realtime:b""#]);
     // Who does not count his messages leaves what there is.
     for (channel, reference) in [("realtime:a", json!(null)), ("realtime:b", json!("of-its-own"))] {
         client.send(&json!([reference, "9", channel, "phx_leave", {}]).to_string()).await;
