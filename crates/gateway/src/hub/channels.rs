@@ -1,6 +1,7 @@
 //! Channels of Supabase's protocol: each is a subscription, or none, and what its client is told in its words.
 
 use std::{
+    collections::HashMap,
     num::NonZeroU32,
     rc::Rc,
     time::{Duration, SystemTime},
@@ -239,7 +240,7 @@ impl Hub {
             None if may_broadcast => None,
             None => Some(no_broadcast(topic)),
             Some(bindings) => match self.tables_of(bindings, &claims) {
-                Ok(tables) if self.tables_now(key, topic) == Some(&*tables) => None,
+                Ok(tables) if self.has_tables(key, topic, &tables) => None,
                 Ok(_) | Err(Refusal(ErrorCode::NotReady, _)) => {
                     return self.fail_channel(key, topic, "TablesChanged: the token covers other tables; join again");
                 }
@@ -258,10 +259,14 @@ impl Hub {
         }
     }
 
-    /// The tables that a channel gets the changes of.
-    fn tables_now(&self, key: ConnKey, topic: &str) -> Option<&[Topic]> {
-        let (_, sub) = self.conn(key)?.subs.iter().find(|(_, sub)| *sub.id == *topic)?;
-        Some(&self.routes[sub.route as usize].key.topics)
+    /// Whether these are the tables that a channel gets the changes of.
+    fn has_tables(&self, key: ConnKey, topic: &str, tables: &[Topic]) -> bool {
+        self.route_of(key, topic).is_some_and(|route| *self.routes[route as usize].key.topics == *tables)
+    }
+
+    /// The route of a channel, if it has bindings.
+    fn route_of(&self, key: ConnKey, topic: &str) -> Option<u32> {
+        self.conn(key)?.subs.iter().find(|(_, sub)| *sub.id == *topic).map(|(_, sub)| sub.route)
     }
 
     /// Ends channels whose token has expired.
@@ -326,11 +331,16 @@ impl Hub {
 
     /// Which tables are of a whole schema has changed: who has bound to it is to join again.
     pub(super) fn tables_changed(&mut self) {
-        let changed = |key: ConnKey, channel: &Channel| {
+        // Most may the same: looked up once for all who do.
+        let mut judged = HashMap::new();
+        let mut changed = |key: ConnKey, channel: &Channel| {
             let is_open = |it: &&Rc<Bindings>| it.all.iter().any(|one| one.is_open());
             let Some(bindings) = channel.bindings.as_ref().filter(is_open) else { return false };
-            let tables = self.tables_of(bindings, &channel.claims).unwrap_or_default();
-            self.tables_now(key, &channel.topic).is_some_and(|now| *now != *tables)
+            let Some(route) = self.route_of(key, &channel.topic) else { return false };
+            *judged.entry((route, channel.claims.topics())).or_insert_with(|| {
+                let tables = self.tables_of(bindings, &channel.claims).unwrap_or_default();
+                *self.routes[route as usize].key.topics != *tables
+            })
         };
         let mut those: Vec<(ConnKey, Box<str>)> = Vec::new();
         for (index, conn) in &self.conns {
