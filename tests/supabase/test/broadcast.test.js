@@ -49,8 +49,11 @@ test('each sends to all others, with and without self and ack, and over HTTP', a
   // Bytes, which only the newer ones can tell.
   const [bytes, [, , , , newest]] = [new Uint8Array([0, 255, 1]).buffer, members];
   await newest.channel.send({ type: 'broadcast', event: 'cursor', payload: bytes });
-  await until(() => [0, 1, 4, 5].every((place) => members[place].got.at(-1).payload instanceof ArrayBuffer));
+  await until(() => [0, 1, 4, 5, 6, 7].every((place) => members[place].got.at(-1).payload instanceof ArrayBuffer));
   assert.deepEqual(members[1].got.at(-1).payload, bytes);
+  // And from the old one.
+  await members[7].channel.send({ type: 'broadcast', event: 'cursor', payload: new Uint8Array([7]).buffer });
+  await until(() => members[0].got.at(-1).payload.byteLength === 1);
 
   // They are not kept, and nobody waits for them: Redis goes and comes back.
   await site.redis.end('SIGKILL');
