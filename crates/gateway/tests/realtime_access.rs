@@ -271,6 +271,17 @@ async fn the_application_decides_who_joins_and_who_stays() {
     assert_eq!(client.json().await[4]["data"]["record"]["id"], 2);
     assert!(is_quiet(&mut client).await);
 
+    // Over HTTP too, where this client sends the apikey as a token.
+    application.answers("session=3", 200, json!({"broadcast": ["room"]}));
+    let post = async |headers: &str| {
+        let head = format!("POST /realtime/v1/api/broadcast/room/events/e HTTP/1.1\r\nHost: {}", gateway.address);
+        gateway.request(&format!("{head}\r\nConnection: close\r\nContent-Length: 2\r\n{headers}\r\n\r\n{{}}")).await.0
+    };
+    assert_eq!(post("Cookie: session=3\r\napikey: any-key\r\nAuthorization: Bearer any-key").await, 202);
+    assert_eq!(post("Cookie: session=1\r\napikey: any-key\r\nAuthorization: Bearer any-key").await, 403);
+    assert_eq!(post("Cookie: session=3\r\napikey: any-key\r\nAuthorization: Bearer stranger").await, 401);
+    assert_eq!(post("apikey: any-key\r\nAuthorization: Bearer ada").await, 202);
+
     // Whom it shuts out does not even connect, and nobody does while it is away.
     for (status, of_upgrade) in [(403, 403), (500, 503)] {
         application.answers("session=2", status, json!({}));

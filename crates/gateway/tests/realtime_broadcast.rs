@@ -231,6 +231,10 @@ async fn bad_broadcasts_are_refused_by_name() {
     let mut client = joined(&gateway, "realtime:room", &broadcasting(true, true)).await;
     let long = "x".repeat(256);
     for (text, named) in [
+        (
+            r#"{"type":"broadcast","event":"e","payload":{},"persist":{"ttl":5}}"#,
+            "Unsupported: a broadcast is sent and not kept",
+        ),
         (r#"{"type":"broadcast","payload":{}}"#, "BadMessage: 'event' of a broadcast has 0 bytes"),
         (&format!(r#"{{"type":"broadcast","event":"{long}"}}"#), "BadMessage: 'event' of a broadcast has 256 bytes"),
     ] {
@@ -242,6 +246,13 @@ async fn bad_broadcasts_are_refused_by_name() {
         ("/realtime/v1/api/broadcast", "", "{}", 400, "not {\\\"messages\\\""),
         ("/realtime/v1/api/broadcast", "", r#"{"messages":[{"topic":"","event":"e"}]}"#, 400, "'topic' of a broadcast"),
         ("/realtime/v1/api/broadcast", "", r#"{"messages":[{"topic":"a","event":""}]}"#, 400, "'event' of a broadcast"),
+        (
+            "/realtime/v1/api/broadcast",
+            "",
+            r#"{"messages":[{"topic":"a","event":"e","persist":true}]}"#,
+            400,
+            "sent and not kept",
+        ),
         ("/socket/api/broadcast/a/events/b", "", "{", 400, "the body is not JSON"),
         ("/socket/api/broadcast/a/events/b?persist=true", "", "{}", 400, "'persist'"),
         ("/socket/api/broadcast/a/events/b", "", &"x".repeat(70_000), 413, "65536 bytes"),

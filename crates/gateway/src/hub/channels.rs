@@ -74,11 +74,11 @@ impl Hub {
         }
     }
 
-    /// Joins a channel. It is answered at once; its changes follow, and before them that it is subscribed.
+    /// Joins a channel, in the place of an earlier join of it. It is answered at once; its changes follow, and before them
+    /// that it is subscribed.
     pub fn join_channel(&mut self, key: ConnKey, joining: Joining) -> Result<(), Refusal> {
         let Joining { topic, join_ref, reference, join, claims } = joining;
         self.note_claims(key, &claims);
-        // A second join takes the place of the first, whatever becomes of it.
         self.close_channel(key, &topic);
         let most = self.settings.max_subscriptions;
         let Some((conn, vsn)) = self.conn(key).and_then(|conn| Some((conn, conn.vsn()?))) else { return Ok(()) };
@@ -193,7 +193,7 @@ impl Hub {
     }
 
     /// Ends a channel, and says so: its client does not come back to it by itself.
-    pub(super) fn close_channel(&mut self, key: ConnKey, topic: &str) {
+    pub fn close_channel(&mut self, key: ConnKey, topic: &str) {
         if let Some((channel, vsn)) = self.take_channel(key, topic) {
             self.send_text(key, &channel.closed(vsn));
         }

@@ -8,7 +8,7 @@
 use axum::{
     body::{Body, Bytes},
     extract::{Path, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use protocol::ErrorCode;
@@ -20,7 +20,7 @@ use super::{
     channel::is_channel,
     message::{Content, MAX_NAME_BYTES, check_json},
     name_of,
-    talk::check_event,
+    talk::{NOT_KEPT, check_event, check_not_kept},
 };
 use crate::{
     access::Denied,
@@ -49,6 +49,8 @@ struct One<'a> {
     event: String,
     #[serde(borrow, default)]
     payload: Option<&'a RawValue>,
+    #[serde(default)]
+    persist: serde_json::Value,
 }
 
 /// Several, each with its channel.
@@ -78,7 +80,11 @@ async fn answer(
     those: impl FnOnce(&Head, Bytes) -> Result<Vec<Broadcast>, Refusal>,
 ) -> Response {
     let (head, mut body) = request.into_parts();
-    let head = Head::from_parts(head, ());
+    let mut head = Head::from_parts(head, ());
+    if bearer_is_apikey(head.headers()) {
+        // Nobody is signed in. An application that is asked would take it for a token that is not good.
+        head.headers_mut().remove(header::AUTHORIZATION);
+    }
     let response = match accept(front, &head, &mut body, those).await {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(response) => {
@@ -91,8 +97,7 @@ async fn answer(
 
 fn one(head: &Head, topic: &str, event: String, body: Bytes) -> Result<Broadcast, Refusal> {
     if head.uri().query().is_some_and(|query| query.contains("persist")) {
-        let text = "a broadcast is sent and not kept: 'persist' is not served here";
-        return Err(Refusal(ErrorCode::Unsupported, text.into()));
+        return Err(Refusal(ErrorCode::Unsupported, NOT_KEPT.into()));
     }
     let kind = head.headers().get(header::CONTENT_TYPE);
     let content = match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream")) {
@@ -105,7 +110,8 @@ fn one(head: &Head, topic: &str, event: String, body: Bytes) -> Result<Broadcast
     named(topic, event, content)
 }
 
-fn broadcast(One { topic, event, payload }: One<'_>) -> Result<Broadcast, Refusal> {
+fn broadcast(One { topic, event, payload, persist }: One<'_>) -> Result<Broadcast, Refusal> {
+    check_not_kept(&persist)?;
     let payload = payload.map_or("{}", RawValue::get);
     named(&topic, event, Content::Json(Bytes::copy_from_slice(payload.as_bytes())))
 }
@@ -126,7 +132,7 @@ async fn accept(
     body: &mut Body,
     those: impl FnOnce(&Head, Bytes) -> Result<Vec<Broadcast>, Refusal>,
 ) -> Result<(), Response> {
-    let apikey = head.headers().get("apikey").or(head.headers().get("x-api-key")).and_then(|key| key.to_str().ok());
+    let apikey = apikey(head.headers()).and_then(|key| key.to_str().ok());
     // Who may do nothing is neither waited for, nor learns what was wrong besides.
     let claims = front.claims_of(head, apikey).await.map_err(IntoResponse::into_response)?;
     let claims = claims.ok_or_else(|| Denied::no_token().into_response())?;
@@ -155,11 +161,24 @@ async fn accept(
     }
 }
 
+fn apikey(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get("apikey").or(headers.get("x-api-key"))
+}
+
+/// Whether the apikey stands in the place of a token, as this client sends it without one.
+fn bearer_is_apikey(headers: &HeaderMap) -> bool {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    bearer.zip(apikey(headers)).is_some_and(|(bearer, apikey)| bearer == apikey.as_bytes())
+}
+
 /// What a browser asks before a page of another origin may send one.
 pub async fn preflight(State(front): State<Front>, request: Request) -> Response {
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, apikey, content-type, x-client-info"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, apikey, content-type, x-client-info, traceparent, tracestate, baggage",
+        ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     front.access.share(request.headers(), (StatusCode::NO_CONTENT, headers).into_response())

@@ -19,6 +19,9 @@ use crate::{
 
 const OK: &str = r#"{"status":"ok","response":{}}"#;
 
+/// Why a broadcast that is to be kept is refused.
+pub const NOT_KEPT: &str = "a broadcast is sent and not kept: 'persist' and the like are not served here";
+
 /// What a message of a client is acted on with.
 pub struct Talk<'a> {
     /// What the sessions share.
@@ -60,6 +63,14 @@ pub fn check_event(event: &str) -> Result<(), Refusal> {
             let text = format!("'event' of a broadcast has {length} bytes; it must have 1 to {MAX_NAME_BYTES}");
             Err(Refusal(ErrorCode::BadMessage, text))
         }
+    }
+}
+
+/// A broadcast is not kept: `persist` may be there, if it is not wanted.
+pub fn check_not_kept(persist: &Value) -> Result<(), Refusal> {
+    match persist {
+        Value::Null | Value::Bool(false) => Ok(()),
+        _ => Err(Refusal(ErrorCode::Unsupported, NOT_KEPT.into())),
     }
 }
 
@@ -129,7 +140,14 @@ impl Talk<'_> {
                 self.say(&self.vsn.write(&Ref::default(), reference, topic, "phx_reply", OK));
                 Ok(())
             }
-            ("phx_join", Payload::Json(payload)) => self.join(message, payload).await,
+            ("phx_join", Payload::Json(payload)) => {
+                let joined = self.join(message, payload).await;
+                if joined.is_err() {
+                    // A second join takes the place of the first, whatever becomes of it.
+                    self.shared.hub.with(|hub| hub.close_channel(self.key, topic));
+                }
+                joined
+            }
             ("phx_leave", _) => {
                 self.shared.hub.with(|hub| hub.leave_channel(self.key, topic, join_ref, reference));
                 Ok(())
@@ -211,12 +229,12 @@ impl Talk<'_> {
         let (event, content) = match payload {
             Payload::Broadcast { event, content, meta } => {
                 if !meta.is_empty() {
-                    let text = "a broadcast is sent and not kept: 'persist' and the like are not served here";
-                    return Err(Refusal(ErrorCode::Unsupported, text.into()).into());
+                    return Err(Refusal(ErrorCode::Unsupported, NOT_KEPT.into()).into());
                 }
                 (event.clone(), content.clone())
             }
             Payload::Json(payload) => {
+                check_not_kept(&payload["persist"])?;
                 let event = payload["event"].as_str().unwrap_or_default();
                 let empty = Value::Object(serde_json::Map::new());
                 let content = payload.get("payload").unwrap_or(&empty).to_string();
