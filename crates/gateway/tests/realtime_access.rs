@@ -125,6 +125,37 @@ async fn who_signs_in_on_a_channel_of_a_whole_schema_gets_the_tables_that_are_hi
 }
 
 #[tokio::test]
+async fn a_connection_whose_own_token_has_expired_ends_when_it_is_needed_again() {
+    let (gateway, _secret) = with_tokens(&[]).await;
+    let mut feed = log(&gateway, &["public.orders"]).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let bearer = format!("Bearer {}", token(&json!({"topics": ["public.orders"], "exp": now + 2})));
+    let mut client = Client::connect(gateway.address, TWO, &[("authorization", &bearer)]).await.unwrap();
+    ids(&join(&mut client, "realtime:orders", &config(&[orders("*")])).await);
+    subscribed(&mut client).await;
+    // Another channel has a token of its own, and is not to suffer.
+    let user = token(&json!({"topics": ["public.*"]}));
+    ids(&join(&mut client, "realtime:own", &with_token(config(&[orders("*")]), &user)).await);
+    subscribed(&mut client).await;
+    assert!(revoked(&mut client, "realtime:orders").await.starts_with("Unauthorized: the token has expired"));
+    for _ in 0..2 {
+        let refused = join(&mut client, "realtime:orders", &config(&[orders("*")])).await;
+        assert!(reason(&refused).starts_with("Unauthorized: the token of the connection has expired"), "{refused}");
+    }
+    feed.insert("public.orders", r#"{"id":1}"#).await;
+    assert_eq!(client.json().await[2], "realtime:own");
+    client.send(r#"["1","5","realtime:own","phx_leave",{}]"#).await;
+    assert_eq!(
+        (client.json().await[3].clone(), client.json().await[3].clone()),
+        (json!("phx_reply"), json!("phx_close"))
+    );
+    let refused = join(&mut client, "realtime:orders", &config(&[orders("*")])).await;
+    assert!(reason(&refused).starts_with("Unauthorized: the token of the connection has expired"), "{refused}");
+    assert_eq!(client.closed().await, (4401, "the token has expired: connect with a fresh one".into()));
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_fresh_token_on_every_channel_is_no_flood_and_more_than_that_is() {
     let (gateway, _secret) = with_tokens(&["--max-messages-per-s", "50"]).await;
     let mut feed = log(&gateway, &["public.orders"]).await;

@@ -28,7 +28,11 @@ async fn joined(gateway: &TestGateway, topic: &str, payload: &Value) -> Client {
 
 /// A binary push of the second version.
 fn push(topic: &str, event: &str, json: bool, payload: &[u8]) -> Message {
-    let names = ["1", "9", topic, event, ""];
+    push_with("", topic, event, json, payload)
+}
+
+fn push_with(meta: &str, topic: &str, event: &str, json: bool, payload: &[u8]) -> Message {
+    let names = ["1", "9", topic, event, meta];
     let mut out = vec![3];
     out.extend(names.map(|name| u8::try_from(name.len()).unwrap()));
     out.push(u8::from(json));
@@ -242,6 +246,17 @@ async fn bad_broadcasts_are_refused_by_name() {
         let reply = client.json().await;
         assert!(reason(&reply).starts_with(named), "{reply}");
     }
+    for (meta, named) in [
+        (r#"{"persist":true}"#, "Unsupported: a broadcast is sent and not kept"),
+        (r#"{"persist":{"ttl":5}}"#, "Unsupported: a broadcast is sent and not kept"),
+        ("7", "BadMessage: 'meta' of a broadcast is '7'; it must be an object"),
+    ] {
+        client.stream.send(push_with(meta, "realtime:room", "e", true, b"{}")).await.unwrap();
+        let reply = client.json().await;
+        assert!(reason(&reply).starts_with(named), "{reply}");
+    }
+    client.stream.send(push_with(r#"{"persist":false}"#, "realtime:room", "e", true, b"{}")).await.unwrap();
+    assert_eq!(client.json().await[4]["status"], "ok");
     for (path, headers, body, status, named) in [
         ("/realtime/v1/api/broadcast", "", "{}", 400, "not {\\\"messages\\\""),
         ("/realtime/v1/api/broadcast", "", r#"{"messages":[{"topic":"","event":"e"}]}"#, 400, "'topic' of a broadcast"),

@@ -176,6 +176,11 @@ impl Hub {
         u32::try_from(conn.channels.len()).ok().and_then(NonZeroU32::new)
     }
 
+    /// Whether a connection has a channel.
+    pub fn has_channels(&self, key: ConnKey) -> bool {
+        self.conn(key).is_some_and(|conn| !conn.channels.is_empty())
+    }
+
     /// A channel that is joined.
     pub fn channel(&self, key: ConnKey, topic: &str) -> Option<&Channel> {
         self.conn(key)?.channel(topic)

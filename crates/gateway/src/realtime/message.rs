@@ -10,6 +10,8 @@
 //!        4 | lengths of topic, event, meta | 0 binary, 1 JSON | topic event meta payload
 //! ```
 
+use std::borrow::Cow;
+
 use protocol::message::json;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -238,7 +240,7 @@ impl Message {
             true => (&head[1..5], head[5], &bytes[6..]),
             false => (&head[1..6], head[6], &bytes[7..]),
         };
-        let mut names = <[String; 5]>::default();
+        let mut names = <[Cow<'_, str>; 5]>::default();
         for (name, length) in names.iter_mut().zip(lengths) {
             let (text, after) = rest.split_at_checked(*length as usize).ok_or_else(malformed)?;
             *name = match is_old {
@@ -258,9 +260,9 @@ impl Message {
         Ok(Self {
             join_ref: Ref::of_text(join_ref),
             reference: Ref::of_text(reference),
-            topic: topic.as_str().into(),
+            topic: (**topic).into(),
             event: "broadcast".into(),
-            payload: Payload::Broadcast { event: event.as_str().into(), content, meta: meta.as_str().into() },
+            payload: Payload::Broadcast { event: (**event).into(), content, meta: (**meta).into() },
         })
     }
 }

@@ -1,4 +1,4 @@
-use std::{num::NonZeroU32, time::SystemTime};
+use std::{num::NonZeroU32, time::Duration};
 
 use protocol::{ErrorCode, message::json};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::{Claims, key_print},
-    hub::{ConnKey, Joining, Refusal},
+    hub::{ConnKey, Expiry, Joining, Refusal},
     session::Sessions,
 };
 
@@ -72,6 +72,18 @@ pub fn check_not_kept(persist: &Value) -> Result<(), Refusal> {
         Value::Null | Value::Bool(false) => Ok(()),
         _ => Err(Refusal(ErrorCode::Unsupported, NOT_KEPT.into())),
     }
+}
+
+/// What is to be done with a broadcast of a binary frame besides: what may be there, if it is not wanted.
+fn check_meta(meta: &str) -> Result<(), Refusal> {
+    if meta.is_empty() {
+        return Ok(());
+    }
+    let keys: serde_json::Map<String, Value> = serde_json::from_str(meta).map_err(|e| {
+        let text = format!("'meta' of a broadcast is '{}'; it must be an object of JSON: {e}", shorten(meta));
+        Refusal(ErrorCode::BadMessage, text)
+    })?;
+    keys.values().try_for_each(check_not_kept)
 }
 
 /// A code as Supabase writes its own.
@@ -143,8 +155,7 @@ impl Talk<'_> {
             ("phx_join", Payload::Json(payload)) => {
                 let joined = self.join(message, payload).await;
                 if joined.is_err() {
-                    // A second join takes the place of the first, whatever becomes of it.
-                    self.shared.hub.with(|hub| hub.close_channel(self.key, topic));
+                    self.not_joined(topic);
                 }
                 joined
             }
@@ -183,16 +194,25 @@ impl Talk<'_> {
         Ok(self.shared.hub.with(|hub| hub.join_channel(self.key, joining))?)
     }
 
+    /// A second join takes the place of the first, whatever becomes of it. A connection whose own token has expired is of no use
+    /// to one that shows none: it ends when it has no other channel, for its client comes back with a fresh session.
+    fn not_joined(&self, topic: &str) {
+        self.shared.hub.with(|hub| {
+            hub.close_channel(self.key, topic);
+            if self.claims.is_some_and(Claims::has_expired) && !hub.has_channels(self.key) {
+                hub.expire_in(self.key, Some((Duration::ZERO, Expiry::Token)));
+            }
+        });
+    }
+
     /// What a client may that shows this token, or none: then it is what its request came with.
     async fn claims_of(&mut self, token: Option<String>) -> Result<Claims, Why> {
         match token.filter(|token| self.is_token(token)) {
             Some(token) => self.verify(&token).await,
             None => {
                 let text = match self.claims {
-                    Some(claims) if claims.expires_at().is_none_or(|at| at > SystemTime::now()) => {
-                        return Ok(claims.clone());
-                    }
-                    Some(_) => "the token of the connection has expired: setAuth() with a fresh one",
+                    Some(claims) if !claims.has_expired() => return Ok(claims.clone()),
+                    Some(_) => "the token of the connection has expired: setAuth() with a fresh one, or connect anew",
                     None => "no token came: setAuth() with one before subscribe()",
                 };
                 Err(Refusal(ErrorCode::Unauthorized, text.into()).into())
@@ -228,9 +248,7 @@ impl Talk<'_> {
         let topic = &message.topic;
         let (event, content) = match payload {
             Payload::Broadcast { event, content, meta } => {
-                if !meta.is_empty() {
-                    return Err(Refusal(ErrorCode::Unsupported, NOT_KEPT.into()).into());
-                }
+                check_meta(meta)?;
                 (event.clone(), content.clone())
             }
             Payload::Json(payload) => {

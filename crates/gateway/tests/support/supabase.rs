@@ -19,7 +19,7 @@ pub async fn with_tokens(flags: &[&str]) -> (TestGateway, tempfile::NamedTempFil
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
     let config = format!(
-        "[auth.jwt]\nalgorithms = [\"HS256\"]\naudience = \"rowcast\"\nissuer = \"tests\"\nsecret_file = \"{}\"\n",
+        "[auth.jwt]\nalgorithms = [\"HS256\"]\naudience = \"rowcast\"\nissuer = \"tests\"\nleeway_s = 0\nsecret_file = \"{}\"\n",
         secret.path().display()
     );
     (TestGateway::start(flags, &config).await, secret)
