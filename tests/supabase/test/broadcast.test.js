@@ -65,6 +65,24 @@ test('each sends to all others, with and without self and ack, and over HTTP', a
   }, 'it is back', 15_000);
 });
 
+test('a bus that hangs holds up nothing else that a client says', async (t) => {
+  const site = await Site.start(t);
+  await site.serve('create table orders (id bigint primary key)', 'orders');
+  const { channel } = await member(t, clients['realtime-js'], site.gateways[0].http, { broadcast: { ack: true } });
+  const send = () => channel.send({ type: 'broadcast', event: 'cursor', payload: {} });
+  assert.equal(await send(), 'ok');
+  const beats = [];
+  channel.socket.onHeartbeat((status) => beats.push(status));
+  process.kill(site.redis.child.pid, 'SIGSTOP');
+  const sent = Array.from({ length: 20 }, send);
+  await channel.socket.sendHeartbeat();
+  await until(() => beats.includes('ok'), 'the heartbeat is answered', 1500);
+  // Nobody knows what became of them.
+  assert.deepEqual([...new Set(await Promise.all(sent))], ['error']);
+  process.kill(site.redis.child.pid, 'SIGCONT');
+  await until(async () => (await send()) === 'ok');
+});
+
 test('a token without the claim neither sends nor gets', async (t) => {
   const site = await Site.start(t, { config: auth, env: { JWT_SECRET: secret } });
   await site.serve('create table orders (id bigint primary key)', 'orders');

@@ -19,6 +19,8 @@ use crate::{
 
 const OK: &str = r#"{"status":"ok","response":{}}"#;
 
+const NOT_SENT: &str = r#"{"status":"error","response":{"reason":"NotReady: the bus is away, or has more to do than it can: this broadcast may not have been sent"}}"#;
+
 /// Why a broadcast that is to be kept is refused.
 pub const NOT_KEPT: &str = "a broadcast is sent and not kept: 'persist' and the like are not served here";
 
@@ -168,7 +170,7 @@ impl Talk<'_> {
                 Err(Why(ErrorCode::UnknownId, "unmatched topic".into()))
             }
             ("access_token", Payload::Json(payload)) => self.access_token(topic, payload).await,
-            ("broadcast", payload) => self.broadcast(message, payload).await,
+            ("broadcast", payload) => self.broadcast(message, payload),
             ("presence", _) => Err(Refusal(ErrorCode::Unsupported, NO_PRESENCE.into()).into()),
             (other, _) => {
                 let text = format!("'{}' is not an event that is served here", shorten(other));
@@ -244,7 +246,7 @@ impl Talk<'_> {
     }
 
     /// Sends a broadcast. Who has asked for it is told when the bus has it.
-    async fn broadcast(&self, message: &Message, payload: &Payload) -> Result<(), Why> {
+    fn broadcast(&self, message: &Message, payload: &Payload) -> Result<(), Why> {
         let topic = &message.topic;
         let (event, content) = match payload {
             Payload::Broadcast { event, content, meta } => {
@@ -274,12 +276,20 @@ impl Talk<'_> {
             self.shared.outbound.send(&broadcast);
             return Ok(());
         }
-        if !self.shared.outbound.send_all(&[broadcast]).await {
-            let text = "the bus is away, or has more to do than it can: this broadcast may not have been sent";
-            return Err(Refusal(ErrorCode::NotReady, text.into()).into());
-        }
-        let Message { join_ref, reference, .. } = message;
-        self.say(&self.vsn.write(join_ref, reference, topic, "phx_reply", OK));
+        // Nothing else that the client says waits for it: it takes its connection for dead if a heartbeat is not answered.
+        let (sent, vsn, key) = (self.shared.outbound.send_all(&[broadcast]), self.vsn, self.key);
+        let (hub, metrics) = (self.shared.hub.clone(), self.shared.metrics.clone());
+        let (join_ref, reference, topic) = (message.join_ref.clone(), message.reference.clone(), topic.clone());
+        tokio::task::spawn_local(async move {
+            let answer = match sent.await {
+                true => OK,
+                false => {
+                    metrics.error(ErrorCode::NotReady);
+                    NOT_SENT
+                }
+            };
+            hub.with(|hub| hub.send_text(key, &vsn.write(&join_ref, &reference, &topic, "phx_reply", answer)));
+        });
         Ok(())
     }
 
