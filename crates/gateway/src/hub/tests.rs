@@ -108,14 +108,8 @@ async fn a_change_is_built_once_for_all_who_have_joined_the_same_channel_and_for
         clients.push(Client::connect(listener.local_addr().unwrap()).unwrap());
         let socket = Rc::new(listener.accept().await.unwrap().0);
         let bindings = serde_json::json!([{"event": event, "schema": "public", "table": "orders"}]);
-        let payload = serde_json::json!({"config": {"postgres_changes": bindings}});
-        let join = Join::of(channel, &payload).unwrap();
-        let (join_ref, reference, claims) = (Ref::default(), Ref::default(), Claims::anonymous());
-        let joining = Joining { topic: channel.into(), join_ref, reference, join, claims };
-        hub.with(|hub| {
-            let key = hub.join(socket, Speech::Realtime(vsn));
-            hub.join_channel(key, joining).unwrap();
-        });
+        let key = hub.with(|hub| hub.join(socket, Speech::Realtime(vsn)));
+        join_channel(&hub, key, channel, &bindings).unwrap();
     };
     for _ in 0..50 {
         join(Vsn::Two, "realtime:floor", "*").await;
@@ -140,6 +134,86 @@ async fn a_change_is_built_once_for_all_who_have_joined_the_same_channel_and_for
         rings.iter().filter(|has| **has).count()
     });
     assert_eq!(rings, 3);
+}
+
+/// Joins a channel with these bindings, as join 1.
+fn join_channel(hub: &HubHandle, key: ConnKey, channel: &str, bindings: &serde_json::Value) -> Result<(), Refusal> {
+    let payload = serde_json::json!({"config": {"postgres_changes": bindings}});
+    let (join, claims) = (Join::of(channel, &payload).unwrap(), Claims::anonymous());
+    let (join_ref, reference) = (Ref::default(), Ref::default());
+    hub.with(|hub| hub.join_channel(key, Joining { topic: channel.into(), join_ref, reference, join, claims }))
+}
+
+#[tokio::test]
+async fn who_has_no_channel_any_more_has_as_long_as_who_has_none_yet() {
+    let hub = hub_of(Source::Log, &FeedId::random(), &["public.orders"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    let socket = Rc::new(listener.accept().await.unwrap().0);
+    let key = hub.with(|hub| {
+        let key = hub.join(socket, Speech::Realtime(Vsn::Two));
+        hub.unjoined_for(key, Duration::from_millis(100), Expiry::NoChannel);
+        key
+    });
+    let left = || hub.with(|hub| hub.conn(key).unwrap().expires.map(|(at, _)| at.age(hub.now()).is_zero()));
+    assert_eq!(left(), Some(true));
+    let orders = serde_json::json!([{"event": "*", "schema": "public", "table": "orders"}]);
+    let none = serde_json::json!([{"event": "*", "schema": "public", "table": "none"}]);
+    join_channel(&hub, key, "realtime:a", &none).unwrap_err();
+    assert!(left().is_some(), "a refusal is no channel");
+    join_channel(&hub, key, "realtime:a", &orders).unwrap();
+    join_channel(&hub, key, "realtime:b", &orders).unwrap();
+    let leave = |channel: &str| hub.with(|hub| hub.leave_channel(key, channel, &Ref::default(), &Ref::default()));
+    leave("realtime:a");
+    assert_eq!(left(), None);
+    // However the last one ends.
+    for end in [
+        |hub: &mut Hub, key| hub.revoke_channel(key, "realtime:b", "x"),
+        |hub: &mut Hub, key| hub.fail_channel(key, "realtime:b", "x"),
+    ] {
+        hub.with(|hub| end(hub, key));
+        assert!(left().is_some());
+        join_channel(&hub, key, "realtime:b", &orders).unwrap();
+        assert_eq!(left(), None);
+    }
+    leave("realtime:b");
+    let is_closed = async {
+        while hub.with(|hub| hub.conn(key).unwrap().closing.is_none()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            hub.with(Hub::tick);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), is_closed).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hundred_bindings_of_whole_schemas_cost_little_more_than_one() {
+    const TABLES: usize = 20_000;
+    let names: Vec<String> = (0..TABLES).map(|n| format!("schema{}.table{n}", n % 100)).collect();
+    let hub = hub_of(Source::Log, &FeedId::random(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    let socket = Rc::new(listener.accept().await.unwrap().0);
+    let key = hub.with(|hub| hub.join(socket, Speech::Realtime(Vsn::Two)));
+    let all: Vec<_> = (0..100)
+        .map(|n| match n % 2 {
+            0 => serde_json::json!({"event": "*", "schema": "*"}),
+            _ => serde_json::json!({"event": "*", "schema": format!("schema{n}")}),
+        })
+        .collect();
+    // The best of several: other tests run at the same time.
+    let takes = |bindings: &serde_json::Value| {
+        let once = |_| {
+            let start = Instant::now();
+            join_channel(&hub, key, "realtime:a", bindings).unwrap();
+            start.elapsed()
+        };
+        (0..5).map(once).min().unwrap()
+    };
+    let (one, hundred) = (takes(&all[..1].to_vec().into()), takes(&all.into()));
+    assert!(hundred < one * 10, "one: {one:?}, a hundred: {hundred:?}");
+    let tables = hub.with(|hub| hub.routes.iter().map(|(_, route)| route.key.topics.len()).collect::<Vec<_>>());
+    assert_eq!(tables, [TABLES]);
 }
 
 #[tokio::test]
