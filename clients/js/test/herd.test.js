@@ -12,7 +12,7 @@ const BACK_WITHIN_MS = 10_000;
 const SLICES = 10;
 // `npm test` is of debug programs, which take three times as long for each.
 const REFUSED = Number(process.env.ROWCAST_REFUSED ?? 100);
-const SETTLES_MS = 15_000;
+const SETTLES_MS = 30_000;
 const WATCHED_MS = 10_000;
 
 /** Processor time that a process has used, in ms. */

@@ -2,7 +2,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
     connects::Connects, crowd::Crowd, crowd_clients::CrowdClients, fanout::Fanout, herd::Herd, idle::Idle,
-    light::Light, origin::Origin, overload::Overload, peers::Peers, stuck::Stuck, topics::Topics,
+    light::Light, origin::Origin, overload::Overload, peers::Peers, relay, stuck::Stuck, topics::Topics,
 };
 
 /// Measures rowcast on this machine; the table goes to standard output.
@@ -73,6 +73,9 @@ pub enum Command {
     /// The floor: a bare loop of writes (started by the others)
     #[command(hide = true)]
     Floor(Floor),
+    /// A bare loop of writes behind a bare PUBLISH (started by `light`)
+    #[command(hide = true)]
+    Relay(relay::Settings),
     /// Some of the clients of a crowd (started by it)
     #[command(hide = true)]
     CrowdClients(CrowdClients),

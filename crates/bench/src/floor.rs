@@ -78,7 +78,8 @@ pub fn serve(floor: &Floor) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn accept(listener: &TcpListener) -> anyhow::Result<TcpStream> {
+/// A client that has shaken hands, and waits.
+pub fn accept(listener: &TcpListener) -> anyhow::Result<TcpStream> {
     let (mut socket, _) = listener.accept()?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;

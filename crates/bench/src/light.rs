@@ -9,6 +9,7 @@ use crate::{
     bus_stage::BusStage,
     bus_writer::Pattern,
     ours::{Ours, Setup},
+    relay::Relay,
     report::{Measure, Report},
 };
 
@@ -26,12 +27,14 @@ pub struct Light {
 /// Rowcast and the floor take turns this often in a run.
 const TURNS: u32 = 4;
 
-/// One run: rowcast and the floor in turn, at the same rate.
+/// One run: rowcast, the floor, and the floor behind a bare PUBLISH in turn, at the same rate.
 pub async fn run(stage: &BusStage, clients: u32, rate: u32, time: Duration, report: &mut Report) -> anyhow::Result<()> {
     let ours = Ours::up(stage, Setup::of(clients)).await?;
     let bytes = ours.load.progress.counts().bytes_each();
     let settings = Floor { port: 0, clients, bytes, joined: 1, rate, at_most: 8 * time.as_secs() + 120 };
+    let at_most = settings.at_most;
     let bare = Bare::up(stage, settings).await?;
+    let mut relay = Relay::up(stage, clients, bytes, at_most).await?;
     for _ in 0..TURNS {
         let pattern = Pattern::Pace { rate, changes: 1, time: time / TURNS };
         ours.load.progress.record(true);
@@ -41,16 +44,20 @@ pub async fn run(stage: &BusStage, clients: u32, rate: u32, time: Duration, repo
         ours.settle().await?;
         ours.load.progress.record(false);
         bare.turn(time / TURNS).await?;
+        relay = relay.turn(rate, time / TURNS).await?;
     }
-    let (ours, floor) = (ours.end()?, bare.end()?);
+    let (ours, floor, relay) = (ours.end()?, bare.end()?, relay.end()?);
     report.clients(&ours, time);
     report.floors_clients(&floor, time);
-    let case = format!("{clients} clients of 1 gateway, {rate} changes/s from the bus: from publish to socket");
-    let measure = |what| Measure { case: case.clone(), what, unit: "ms", less_is_better: true, recipe: None };
+    report.floors_clients(&relay, time);
     let ms = |latency: &Histogram<u64>, quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
-    let shares = [("first client", 0.0), ("p50", 0.5), ("p99", 0.99), ("max", 1.0)];
-    for (name, quantile) in shares {
-        report.add(measure(name), ms(&ours.from_insert, quantile), Some(ms(&floor.from_insert, quantile)));
+    let case = format!("{clients} clients of 1 gateway, {rate} changes/s from the bus: from publish to socket");
+    let behind = format!("the same, beside the floor behind a bare PUBLISH ({clients} clients)");
+    for (case, reference) in [(case, floor), (behind, relay)] {
+        for (what, quantile) in [("first client", 0.0), ("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+            let measure = Measure { case: case.clone(), what, unit: "ms", less_is_better: true, recipe: None };
+            report.add(measure, ms(&ours.from_insert, quantile), Some(ms(&reference.from_insert, quantile)));
+        }
     }
     Ok(())
 }

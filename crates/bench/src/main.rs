@@ -38,6 +38,7 @@ mod pin;
 mod process;
 mod progress;
 mod recipe;
+mod relay;
 mod report;
 mod stage;
 mod stuck;
@@ -73,6 +74,9 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<bool> {
     if let Some(Command::Floor(floor)) = &args.command {
         return floor::serve(floor).map(|()| true);
+    }
+    if let Some(Command::Relay(settings)) = &args.command {
+        return relay::serve(settings).map(|()| true);
     }
     if let Some(Command::CrowdClients(clients)) = &args.command {
         return crowd_clients::serve(clients).await.map(|()| true);

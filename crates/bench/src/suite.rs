@@ -82,7 +82,7 @@ fn clients(command: &Command) -> u32 {
         Command::Throughput(what) => what.clients,
         Command::Fanout(what) => what.clients.iter().copied().max().unwrap_or(0),
         Command::Overload(what) => what.clients,
-        Command::Light(what) => what.clients.iter().map(|clients| 2 * clients).max().unwrap_or(0),
+        Command::Light(what) => what.clients.iter().map(|clients| 3 * clients).max().unwrap_or(0),
         Command::Idle(what) => what.connections,
         Command::Topics(what) => what.topics * what.clients_each,
         Command::Connects(what) => what.connections + 1000,
@@ -90,7 +90,8 @@ fn clients(command: &Command) -> u32 {
         Command::Stuck(what) => what.clients,
         // Its clients are in processes of their own.
         Command::Crowd(_) | Command::CrowdClients(_) => 0,
-        Command::Listener(_) | Command::Away(_) | Command::Writers(_) | Command::Peers(_) | Command::Floor(_) => 0,
+        Command::Listener(_) | Command::Away(_) | Command::Writers(_) | Command::Peers(_) => 0,
+        Command::Floor(_) | Command::Relay(_) => 0,
     }
 }
 
@@ -161,7 +162,8 @@ impl Suite {
                 let (bus, report) = self.bus().await?;
                 crowd::run(bus, what, report).await
             }
-            Command::Floor(_) | Command::CrowdClients(_) | Command::Writers(_) | Command::Peers(_) => Ok(()),
+            Command::Writers(_) | Command::Peers(_) => Ok(()),
+            Command::Floor(_) | Command::Relay(_) | Command::CrowdClients(_) => Ok(()),
         }
     }
 

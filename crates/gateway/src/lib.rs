@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+mod body;
 mod changes;
 mod conflation;
 mod connection;

@@ -1,6 +1,8 @@
 //! The life of a connection: it says hello, reads what the client sends until either side leaves,
 //! and takes everything of it along.
 
+mod realtime;
+
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -26,7 +28,7 @@ use crate::{
     hub::{Caller, ConnKey, Expiry, HubHandle, Refusal, Speech, WATERMARK},
     limits::{MessageRate, Permit},
     metrics::Metrics,
-    realtime::{Outbound, Talk},
+    realtime::{Message, Outbound, Tokens},
     socket::hung_up,
     ws::{self, Decoder, Incoming, Violation},
 };
@@ -34,8 +36,12 @@ use crate::{
 /// How long a client that came without a token has to show one.
 const TOKEN_GRACE: Duration = Duration::from_secs(10);
 
-/// How long a client of Supabase has that has no token: it is refused what it joins, and tries again.
+/// How long a client of Supabase may be without a channel that has no token: it is refused what it joins, and tries again.
 const JOIN_GRACE: Duration = Duration::from_secs(60);
+
+/// How long one that came with a token may, or where none is needed. As at Supabase's own server: its client leaves 50 s after
+/// its last channel, but for those that the application keeps open, which come back by themselves.
+const IDLE_GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// A client that goes on sending this many times what it may is closed.
 const PATIENCE: u32 = 20;
@@ -85,6 +91,7 @@ struct Session {
     decoder: Decoder,
     rate: MessageRate,
     excess: u32,
+    tokens: Tokens,
     _permit: Permit,
 }
 
@@ -134,8 +141,9 @@ impl Sessions {
             key
         });
         let (decoder, rate) = (Decoder::new(self.max_frame_bytes), MessageRate::new(Instant::now()));
+        let tokens = Tokens::default();
         let mut session =
-            Session { shared: self, socket, key, door, claims, decoder, rate, excess: 0, _permit: permit };
+            Session { shared: self, socket, key, door, claims, decoder, rate, excess: 0, tokens, _permit: permit };
         session.begin(&since);
         // Not kept: it is hyper's whole read buffer, 8 KiB.
         let first = Box::new(session.decode(&parts.read_buf));
@@ -162,10 +170,14 @@ impl Session {
     }
 
     fn set_expiry(&self) {
+        if matches!(self.door, Door::Realtime { .. }) {
+            let (span, why) = match &self.claims {
+                Some(_) => (IDLE_GRACE, Expiry::Idle),
+                None => (JOIN_GRACE, Expiry::NoChannel),
+            };
+            return self.shared.hub.with(|hub| hub.unjoined_for(self.key, span, why));
+        }
         let expires = match &self.claims {
-            None if matches!(self.door, Door::Realtime { .. }) => Some((JOIN_GRACE, Expiry::NeverJoined)),
-            // Each channel has its own end.
-            Some(_) if matches!(self.door, Door::Realtime { .. }) => None,
             None => Some((TOKEN_GRACE, Expiry::NoToken)),
             Some(claims) => expiry(claims),
         };
@@ -261,41 +273,30 @@ impl Session {
             self.shared.hub.with(|hub| hub.said_goodbye(self.key));
             return false;
         }
-        if !self.rate.allow(Instant::now(), self.shared.max_messages_per_s) {
-            return self.too_many(&incoming);
+        let message = self.message_of(&incoming);
+        if !self.is_free(message.as_ref()) && !self.rate.allow(Instant::now(), self.shared.max_messages_per_s) {
+            return self.too_many(&incoming, message);
         }
         self.excess = self.excess.saturating_sub(1);
         match incoming {
             Incoming::Ping(payload) => self.shared.hub.with(|hub| hub.send(self.key, ws::pong(&payload))),
             // Plain endpoints are one-way: what their front ends send is nobody's concern.
             Incoming::Text(text) if matches!(self.door, Door::Native) => self.take_message(&text).await,
-            Incoming::Text(text) => {
-                if let Some(talk) = self.talk() {
-                    talk.text(&text).await;
-                }
-            }
             Incoming::Binary(_) if matches!(self.door, Door::Native) => {
                 let reason = "this protocol is JSON in text frames";
                 self.shared.hub.with(|hub| hub.close(self.key, Close::Unsupported, reason));
                 return false;
             }
-            Incoming::Binary(bytes) => {
-                if let Some(talk) = self.talk() {
-                    talk.binary(&bytes).await;
+            Incoming::Text(_) | Incoming::Binary(_) | Incoming::Pong | Incoming::Close => {
+                if let Some((mut talk, message)) = self.talk().zip(message) {
+                    talk.act_on(message).await;
                 }
             }
-            Incoming::Pong | Incoming::Close => {}
         }
         true
     }
 
-    /// For a client of Supabase.
-    fn talk(&self) -> Option<Talk<'_>> {
-        let Door::Realtime { vsn, apikey } = self.door else { return None };
-        Some(Talk { shared: &self.shared, key: self.key, vsn, claims: self.claims.as_ref(), apikey })
-    }
-
-    fn too_many(&mut self, incoming: &Incoming) -> bool {
+    fn too_many(&mut self, incoming: &Incoming, message: Option<Result<Message, String>>) -> bool {
         self.excess += 1;
         let most = self.shared.max_messages_per_s;
         if self.excess > most.get().saturating_mul(PATIENCE) {
@@ -303,8 +304,8 @@ impl Session {
             self.shared.hub.with(|hub| hub.close(self.key, Close::RateLimited, &reason));
             return false;
         }
-        if let Some(talk) = self.talk() {
-            talk.too_many(incoming, most.get());
+        if let (Some(talk), Some(Ok(message))) = (self.talk(), message) {
+            talk.too_many(&message, most);
         }
         if let (Door::Native, Incoming::Text(text)) = (&self.door, incoming) {
             let id = match ClientMessage::parse(text) {

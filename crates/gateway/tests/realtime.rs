@@ -128,6 +128,28 @@ async fn several_channels_and_a_second_join_of_one() {
         assert_eq!((&change[2], &change[4]["data"]["table"]), (&json!("realtime:b"), &json!(table)), "{change}");
     }
     assert!(is_quiet(&mut client).await);
+    // To leave the first join comes late: it has ended, and the second goes on.
+    client.send(r#"["1","8","realtime:a","phx_leave",{}]"#).await;
+    let ok = json!({"status": "ok", "response": {}});
+    assert_eq!(client.json().await, json!(["1", "8", "realtime:a", "phx_reply", ok]));
+    assert!(is_quiet(&mut client).await);
+    feed.send_row("public.orders", &row(Op::Delete, (9, 9), "", r#"{"id":1}"#)).await;
+    let mut got = [client.json().await, client.json().await].map(|change| change[2].to_string());
+    got.sort();
+    assert_eq!(got, [r#""realtime:a""#, r#""realtime:b""#]);
+    // A join takes the place of the one before, even if it is refused.
+    client.send(&json!(["9", "9", "realtime:a", "phx_join", {"config": []}]).to_string()).await;
+    assert_eq!(client.json().await, json!(["7", "7", "realtime:a", "phx_close", {}]));
+    assert!(reason(&client.json().await).starts_with("BadMessage: "));
+    client.send(&json!(["7", "7", "realtime:a", "phx_join", config(&[orders("DELETE")])]).to_string()).await;
+    ids(&client.json().await);
+    subscribed(&mut client).await;
+    // Who does not count his messages leaves what there is.
+    for (channel, reference) in [("realtime:a", json!(null)), ("realtime:b", json!("of-its-own"))] {
+        client.send(&json!([reference, "9", channel, "phx_leave", {}]).to_string()).await;
+        assert_eq!(client.json().await, json!([reference, "9", channel, "phx_reply", ok]));
+        assert_eq!(client.json().await[3], "phx_close");
+    }
     gateway.shutdown.cancel();
 }
 

@@ -4,18 +4,16 @@
 
 mod support;
 
-use std::time::SystemTime;
-
 use futures_util::{SinkExt, StreamExt};
-use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use support::{
     Client, PATIENCE, TestGateway,
-    supabase::{ONE, TWO, config, ids, is_quiet, join, log, orders, reason, subscribed},
+    supabase::{
+        ONE, TWO, config, ids, is_quiet, join, log, orders, reason, subscribed, token, with_token, with_tokens,
+    },
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
-
-const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
 
 fn broadcasting(own: bool, ack: bool) -> Value {
     json!({"config": {"broadcast": {"self": own, "ack": ack}}})
@@ -30,7 +28,11 @@ async fn joined(gateway: &TestGateway, topic: &str, payload: &Value) -> Client {
 
 /// A binary push of the second version.
 fn push(topic: &str, event: &str, json: bool, payload: &[u8]) -> Message {
-    let names = ["1", "9", topic, event, ""];
+    push_with("", topic, event, json, payload)
+}
+
+fn push_with(meta: &str, topic: &str, event: &str, json: bool, payload: &[u8]) -> Message {
+    let names = ["1", "9", topic, event, meta];
     let mut out = vec![3];
     out.extend(names.map(|name| u8::try_from(name.len()).unwrap()));
     out.push(u8::from(json));
@@ -87,6 +89,13 @@ async fn a_broadcast_reaches_who_has_joined_the_channel_at_any_gateway() {
             assert_eq!(heard(client).await, expected("realtime:room", "cursor", json, payload));
         }
     }
+    // As 2.84 frames it.
+    let old = b"\x03\x01\x01\x0d\x06\x0119realtime:roomcursor{\"x\":2}".to_vec();
+    sender.stream.send(Message::binary(old)).await.unwrap();
+    assert_eq!(sender.json().await, json!(["1", "9", "realtime:room", "phx_reply", {"status": "ok", "response": {}}]));
+    for client in [&mut same, &mut own] {
+        assert_eq!(heard(client).await, expected("realtime:room", "cursor", true, br#"{"x":2}"#));
+    }
     let text = r#"["1","3","realtime:room","broadcast",{"type":"broadcast","event":"hi","payload":{"a":"ä"}}]"#;
     own.send(text).await;
     for client in [&mut sender, &mut same, &mut own] {
@@ -97,6 +106,7 @@ async fn a_broadcast_reaches_who_has_joined_the_channel_at_any_gateway() {
         json!({"topic": "realtime:room", "event": "broadcast", "ref": null, "payload": payload})
     };
     assert_eq!(first.json().await, broadcast("cursor", json!({"x": 1.0})));
+    assert_eq!(first.json().await, broadcast("cursor", json!({"x": 2})));
     assert_eq!(first.json().await, broadcast("hi", json!({"a": "ä"})));
 
     let body = r#"{"messages":[{"topic":"room","event":"a","payload":{"n":1},"private":false},{"topic":"room2","event":"b"}]}"#;
@@ -127,39 +137,23 @@ async fn a_broadcast_reaches_who_has_joined_the_channel_at_any_gateway() {
 
 #[tokio::test]
 async fn a_token_needs_the_claim_to_send_and_to_get() {
-    let secret = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(secret.path(), SECRET).unwrap();
-    let config_file = format!(
-        "[auth.jwt]\nalgorithms = [\"HS256\"]\naudience = \"rowcast\"\nissuer = \"tests\"\nsecret_file = \"{}\"\n",
-        secret.path().display()
-    );
-    let gateway = TestGateway::start(&[], &config_file).await;
+    let (gateway, _secret) = with_tokens(&[]).await;
     let mut feed = log(&gateway, &["public.orders"]).await;
-    let token = |rest: Value| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let mut claims = json!({"aud": "rowcast", "iss": "tests", "exp": now + 60});
-        claims.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
-    };
-    let with = |mut payload: Value, token: &str| {
-        payload["access_token"] = json!(token);
-        payload
-    };
     let (rows, room) =
-        (token(json!({"topics": ["public.*"]})), token(json!({"broadcast": ["room"], "topics": ["public.*"]})));
+        (token(&json!({"topics": ["public.*"]})), token(&json!({"broadcast": ["room"], "topics": ["public.*"]})));
 
     let mut reader = gateway.connect(TWO).await;
-    let nothing = join(&mut reader, "realtime:room", &with(broadcasting(true, true), &rows)).await;
+    let nothing = join(&mut reader, "realtime:room", &with_token(broadcasting(true, true), &rows)).await;
     assert!(
         reason(&nothing).starts_with("Unauthorized: the token's claim 'broadcast' does not cover 'room'"),
         "{nothing}"
     );
-    ids(&join(&mut reader, "realtime:room", &with(config(&[orders("*")]), &rows)).await);
+    ids(&join(&mut reader, "realtime:room", &with_token(config(&[orders("*")]), &rows)).await);
     subscribed(&mut reader).await;
     reader.stream.send(push("realtime:room", "e", true, b"{}")).await.unwrap();
     let refused = reader.json().await;
     assert!(reason(&refused).starts_with("Unauthorized: the token's claim 'broadcast'"), "{refused}");
-    let mut member = joined(&gateway, "realtime:room", &with(broadcasting(true, false), &room)).await;
+    let mut member = joined(&gateway, "realtime:room", &with_token(broadcasting(true, false), &room)).await;
     member.stream.send(push("realtime:room", "e", true, b"1")).await.unwrap();
     assert_eq!(heard(&mut member).await.3, b"1");
     // It may not have them, and so gets none, but its rows.
@@ -174,14 +168,9 @@ async fn a_token_needs_the_claim_to_send_and_to_get() {
     member.stream.send(push("realtime:room", "e", true, b"2")).await.unwrap();
     assert_eq!(heard(&mut reader).await.3, b"2");
     assert_eq!(heard(&mut member).await.3, b"2");
-    // Neither nothing nor an apikey of Supabase is a token, and changes nothing.
-    for none in [r#"{"access_token":null}"#, r#"{"access_token":"sb_publishable_x"}"#] {
-        member.send(&format!(r#"["1",null,"realtime:room","access_token",{none}]"#)).await;
-        assert!(is_quiet(&mut member).await);
-    }
     member.send(&renewed(&rows)).await;
     let system = member.json().await;
-    let message = "Unauthorized: the new token's claim 'broadcast' does not cover 'room'";
+    let message = "Unauthorized: the token's claim 'broadcast' does not cover 'room'";
     assert_eq!(
         (&system[3], &system[4]["status"], &system[4]["message"]),
         (&json!("system"), &json!("error"), &json!(message))
@@ -218,6 +207,25 @@ async fn a_token_needs_the_claim_to_send_and_to_get() {
     assert_eq!(post(&gateway, path, &format!("Authorization: Bearer {rows}\r\n"), "1").await.0, 403);
     assert_eq!(post(&gateway, path, &format!("Authorization: Bearer {room}\r\n"), "1").await.0, 202);
     assert_eq!(post(&gateway, path, &format!("apikey: {room}\r\n"), "1").await.0, 202, "a token as apikey");
+    // Who may do nothing is not waited for: this body never comes.
+    let endless =
+        format!("POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: 9\r\n\r\n", gateway.address);
+    assert_eq!(gateway.request(&endless).await.0, 401);
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let gateway = TestGateway::start(&[], "").await;
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let head = format!(
+        "POST /socket/api/broadcast/a/events/b HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: 9\r\n\r\n[1",
+        gateway.address
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(3 * PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("the body did not come within 10 s"), "{answer}");
     gateway.shutdown.cancel();
 }
 
@@ -227,6 +235,10 @@ async fn bad_broadcasts_are_refused_by_name() {
     let mut client = joined(&gateway, "realtime:room", &broadcasting(true, true)).await;
     let long = "x".repeat(256);
     for (text, named) in [
+        (
+            r#"{"type":"broadcast","event":"e","payload":{},"persist":{"ttl":5}}"#,
+            "Unsupported: a broadcast is sent and not kept",
+        ),
         (r#"{"type":"broadcast","payload":{}}"#, "BadMessage: 'event' of a broadcast has 0 bytes"),
         (&format!(r#"{{"type":"broadcast","event":"{long}"}}"#), "BadMessage: 'event' of a broadcast has 256 bytes"),
     ] {
@@ -234,10 +246,28 @@ async fn bad_broadcasts_are_refused_by_name() {
         let reply = client.json().await;
         assert!(reason(&reply).starts_with(named), "{reply}");
     }
+    for (meta, named) in [
+        (r#"{"persist":true}"#, "Unsupported: a broadcast is sent and not kept"),
+        (r#"{"persist":{"ttl":5}}"#, "Unsupported: a broadcast is sent and not kept"),
+        ("7", "BadMessage: 'meta' of a broadcast is '7'; it must be an object"),
+    ] {
+        client.stream.send(push_with(meta, "realtime:room", "e", true, b"{}")).await.unwrap();
+        let reply = client.json().await;
+        assert!(reason(&reply).starts_with(named), "{reply}");
+    }
+    client.stream.send(push_with(r#"{"persist":false}"#, "realtime:room", "e", true, b"{}")).await.unwrap();
+    assert_eq!(client.json().await[4]["status"], "ok");
     for (path, headers, body, status, named) in [
         ("/realtime/v1/api/broadcast", "", "{}", 400, "not {\\\"messages\\\""),
         ("/realtime/v1/api/broadcast", "", r#"{"messages":[{"topic":"","event":"e"}]}"#, 400, "'topic' of a broadcast"),
         ("/realtime/v1/api/broadcast", "", r#"{"messages":[{"topic":"a","event":""}]}"#, 400, "'event' of a broadcast"),
+        (
+            "/realtime/v1/api/broadcast",
+            "",
+            r#"{"messages":[{"topic":"a","event":"e","persist":true}]}"#,
+            400,
+            "sent and not kept",
+        ),
         ("/socket/api/broadcast/a/events/b", "", "{", 400, "the body is not JSON"),
         ("/socket/api/broadcast/a/events/b?persist=true", "", "{}", 400, "'persist'"),
         ("/socket/api/broadcast/a/events/b", "", &"x".repeat(70_000), 413, "65536 bytes"),

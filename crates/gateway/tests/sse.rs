@@ -270,6 +270,17 @@ async fn changes_are_conflated_as_for_others() {
     gateway.shutdown.cancel();
 }
 
+/// The next change, of one that may fall behind again and again: on a busy machine the quick one does too.
+async fn next_change(stream: &mut EventStream) -> Event {
+    loop {
+        let event = stream.next().await.expect("the response goes on");
+        if event.name.as_deref() != Some("caught_up") {
+            assert_eq!(event.name, None, "{event:?}");
+            return event;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_slow_reader_falls_behind_catches_up_and_nobody_else_notices() {
     let gateway = TestGateway::start(&["--queue-bytes", "50000", "--recent-bytes", "200000"], "").await;
@@ -281,11 +292,11 @@ async fn a_slow_reader_falls_behind_catches_up_and_nobody_else_notices() {
     let fill = "x".repeat(20_000);
     for n in 1..=800 {
         feed.insert("t", &format!("[{n},\"{fill}\"]")).await;
-        assert_eq!(quick.change().await.json()["data"][0], n);
+        assert_eq!(next_change(&mut quick).await.json()["data"][0], n);
     }
     assert!(gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await > 0, "it did fall behind");
     for n in 1..=800 {
-        let event = slow.change().await;
+        let event = next_change(&mut slow).await;
         assert_eq!((event.id.clone(), &event.json()["data"][0]), (Some(feed.cursor(n)), &json!(n)));
     }
     gateway.shutdown.cancel();

@@ -16,7 +16,7 @@ pub enum Reconnect {
 /// Why the gateway closed a connection. The code doubles as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Close {
-    /// The client asked for it.
+    /// The client asked for it, or is one of Supabase that has had no channel for long.
     Normal,
     /// The client broke RFC 6455.
     ProtocolError,

@@ -49,8 +49,11 @@ test('each sends to all others, with and without self and ack, and over HTTP', a
   // Bytes, which only the newer ones can tell.
   const [bytes, [, , , , newest]] = [new Uint8Array([0, 255, 1]).buffer, members];
   await newest.channel.send({ type: 'broadcast', event: 'cursor', payload: bytes });
-  await until(() => [0, 1, 4, 5].every((place) => members[place].got.at(-1).payload instanceof ArrayBuffer));
+  await until(() => [0, 1, 4, 5, 6, 7].every((place) => members[place].got.at(-1).payload instanceof ArrayBuffer));
   assert.deepEqual(members[1].got.at(-1).payload, bytes);
+  // And from the old one.
+  await members[7].channel.send({ type: 'broadcast', event: 'cursor', payload: new Uint8Array([7]).buffer });
+  await until(() => members[0].got.at(-1).payload.byteLength === 1);
 
   // They are not kept, and nobody waits for them: Redis goes and comes back.
   await site.redis.end('SIGKILL');
@@ -60,6 +63,24 @@ test('each sends to all others, with and without self and ack, and over HTTP', a
     await members[0].channel.send({ type: 'broadcast', event: 'cursor', payload: { number: 'back' } });
     return members.every(({ got }) => got.at(-1).payload.number === 'back');
   }, 'it is back', 15_000);
+});
+
+test('a bus that hangs holds up nothing else that a client says', async (t) => {
+  const site = await Site.start(t);
+  await site.serve('create table orders (id bigint primary key)', 'orders');
+  const { channel } = await member(t, clients['realtime-js'], site.gateways[0].http, { broadcast: { ack: true } });
+  const send = () => channel.send({ type: 'broadcast', event: 'cursor', payload: {} });
+  assert.equal(await send(), 'ok');
+  const beats = [];
+  channel.socket.onHeartbeat((status) => beats.push(status));
+  process.kill(site.redis.child.pid, 'SIGSTOP');
+  const sent = Array.from({ length: 20 }, send);
+  await channel.socket.sendHeartbeat();
+  await until(() => beats.includes('ok'), 'the heartbeat is answered', 1500);
+  // Nobody knows what became of them.
+  assert.deepEqual([...new Set(await Promise.all(sent))], ['error']);
+  process.kill(site.redis.child.pid, 'SIGCONT');
+  await until(async () => (await send()) === 'ok');
 });
 
 test('a token without the claim neither sends nor gets', async (t) => {

@@ -171,6 +171,35 @@ test('a token that ends closes its channels, and one that is renewed does not', 
   }
 });
 
+test('who signs out has what the connection came with', async (t) => {
+  const site = await Site.start(t, { config: auth, env: { JWT_SECRET: secret } });
+  await site.serve('create table orders (id bigint primary key); create table refunds (id bigint primary key)', 'orders', 'refunds');
+  for (const [name, make] of Object.entries(clients)) {
+    await t.test(name, async (t) => {
+      let session = token(60, { topics: ['public.*'] });
+      const key = token(60, { topics: ['public.orders'] });
+      const client = make(site.gateways[0].http, { key, accessToken: async () => session });
+      t.after(() => end(client));
+      await (client.realtime ?? client).setAuth();
+      const got = [];
+      const open = (table, filter) => follow(client.channel(table).on('postgres_changes', { event: 'INSERT', ...filter }, (change) => got.push(`${table} ${change.table} ${change.new.id}`)));
+      const [orders, refunds] = ['orders', 'refunds'].map((table) => open(table, { schema: 'public', table }));
+      const all = open('all', { schema: 'public' });
+      await until(() => [orders, refunds, all].every(({ statuses }) => statuses.includes('SUBSCRIBED')), () => JSON.stringify([orders, refunds, all]));
+      // The old one joins with the token that it had before, if it has none any more.
+      session = name.includes('2025') ? key : null;
+      await (client.realtime ?? client).setAuth();
+      await until(() => refunds.statuses.at(-1) === 'CLOSED');
+      await until(() => all.statuses.join() === 'SUBSCRIBED,CHANNEL_ERROR,SUBSCRIBED', () => JSON.stringify(all));
+      await site.sql('insert into refunds values (1); insert into orders values (2)');
+      await until(() => got.length === 2, () => JSON.stringify([got, orders, refunds, all]));
+      assert.deepEqual(got.sort(), ['all orders 2', 'orders orders 2']);
+      assert.deepEqual(orders.statuses, ['SUBSCRIBED']);
+      await site.sql('truncate orders, refunds');
+    });
+  }
+});
+
 test('a gateway that is killed, and comes back', async (t) => {
   const site = await Site.start(t);
   await site.serve(TABLES, 'orders');
@@ -195,7 +224,7 @@ test('a gateway that is killed, and comes back', async (t) => {
       await until(() => count(plain.statuses) === 1 && count(resumed.statuses) === 1);
       const seen = ++id;
       await site.sql(`insert into orders values (${seen})`);
-      await until(() => got.length === 2);
+      await until(() => got.length === 2, () => JSON.stringify([got, orders, refunds, all]));
       await gateway.end('SIGKILL');
       const missed = ++id;
       await site.sql(`insert into orders values (${missed})`);

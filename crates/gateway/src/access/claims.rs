@@ -58,6 +58,11 @@ impl Claims {
         self.0.as_ref()?.expires_at
     }
 
+    /// Whether that is over.
+    pub fn has_expired(&self) -> bool {
+        self.expires_at().is_some_and(|at| at <= SystemTime::now())
+    }
+
     /// Whom the token is about, where it says so.
     pub fn subject(&self) -> Option<&str> {
         self.0.as_ref()?.subject.as_deref()

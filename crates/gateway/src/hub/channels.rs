@@ -1,17 +1,23 @@
 //! Channels of Supabase's protocol: each is a subscription, or none, and what its client is told in its words.
 
-use std::{rc::Rc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 
 use protocol::{Cursor, ErrorCode, ResetReason, Source, Topic};
 
 use super::{
-    Hub, Refusal, Speech,
-    conn::{Behind, Conn, ConnKey, SubKey, SubState},
+    Expiry, Hub, Refusal, Speech,
+    conn::{Behind, Conn, ConnKey, SubState},
+    moment::steps,
     route::{RouteForm, RouteKey},
 };
 use crate::{
     access::Claims,
-    realtime::{Bindings, Channel, Join, Ref, Vsn, name_of},
+    realtime::{Bindings, Channel, Join, OpenBindings, Ref, Vsn, name_of},
     ws,
 };
 
@@ -32,6 +38,11 @@ pub struct Joining {
     pub claims: Claims,
 }
 
+/// Why a channel may have no broadcasts.
+fn no_broadcast(topic: &str) -> String {
+    format!("the token's claim 'broadcast' does not cover '{}'", name_of(topic))
+}
+
 impl Conn {
     fn channel(&self, topic: &str) -> Option<&Channel> {
         self.channels.iter().find(|channel| *channel.topic == *topic)
@@ -47,11 +58,27 @@ impl Conn {
 }
 
 impl Hub {
-    /// Joins a channel. It is answered at once; its changes follow, and before them that it is subscribed.
+    /// For how long the connection may be without a channel, from now on and whenever its last one has ended.
+    pub fn unjoined_for(&mut self, key: ConnKey, span: Duration, why: Expiry) {
+        if let Some(conn) = self.conn_mut(key) {
+            conn.unjoined = Some((steps(span), why));
+        }
+        self.await_join(key);
+    }
+
+    /// A connection that has no channel has so much time to join one.
+    fn await_join(&mut self, key: ConnKey) {
+        let now = self.now();
+        if let Some(conn) = self.conn_mut(key).filter(|conn| conn.channels.is_empty()) {
+            conn.expires = conn.unjoined.map(|(steps, why)| (now.plus(steps), why));
+        }
+    }
+
+    /// Joins a channel, in the place of an earlier join of it. It is answered at once; its changes follow, and before them
+    /// that it is subscribed.
     pub fn join_channel(&mut self, key: ConnKey, joining: Joining) -> Result<(), Refusal> {
         let Joining { topic, join_ref, reference, join, claims } = joining;
         self.note_claims(key, &claims);
-        // A second join takes the place of the first, whatever becomes of it.
         self.close_channel(key, &topic);
         let most = self.settings.max_subscriptions;
         let Some((conn, vsn)) = self.conn(key).and_then(|conn| Some((conn, conn.vsn()?))) else { return Ok(()) };
@@ -60,10 +87,7 @@ impl Hub {
             return Err(Refusal(ErrorCode::TooManySubscriptions, message));
         }
         if join.bindings.is_empty() && !claims.may_broadcast(name_of(&topic)) {
-            let message = format!(
-                "the token's claim 'broadcast' does not cover '{}', and the channel has nothing else",
-                name_of(&topic)
-            );
+            let message = format!("{}, and the channel has nothing else", no_broadcast(&topic));
             return Err(Refusal(ErrorCode::Unauthorized, message));
         }
         let cursors = join.resume.is_some();
@@ -79,7 +103,9 @@ impl Hub {
         if channel.may_broadcast() {
             self.listening.add(&topic, key);
         }
-        self.conns[key.index as usize].channels.push(channel);
+        let conn = &mut self.conns[key.index as usize];
+        conn.channels.push(channel);
+        conn.expires = None;
         let Some(bindings) = bindings else { return Ok(()) };
         let form = RouteForm::Realtime(bindings);
         let route = RouteKey { topics: topics.into(), source: Some(SOURCE), form, conflate_ms: None, twin: 0 };
@@ -103,38 +129,35 @@ impl Hub {
     /// whole schema it is those that the claims cover, and there must be one.
     fn tables_of(&self, bindings: &Bindings, claims: &Claims) -> Result<Vec<Topic>, Refusal> {
         let may_see = |name: &str| claims.may_subscribe(name);
-        let mut topics = Vec::new();
+        let mut open = OpenBindings::of(&bindings.all);
+        let mut topics: Vec<Topic> = match open.is_empty() {
+            true => Vec::new(),
+            false => self.tables().filter(|topic| may_see(topic.as_str()) && open.take(topic)).cloned().collect(),
+        };
         for binding in &bindings.all {
-            match binding.topic() {
-                Some(topic) => {
-                    let topic = topic.map_err(|why| Refusal(ErrorCode::BadTopic, why))?;
-                    if !may_see(topic.as_str()) {
-                        let message = format!("the token's claim 'topics' does not cover '{topic}'");
-                        return Err(Refusal(ErrorCode::Unauthorized, message));
-                    }
-                    let of_it = std::slice::from_ref(&topic);
-                    if self.one_source(of_it, None, may_see)? != SOURCE {
-                        let message = format!("'{topic}' is a NOTIFY channel; postgres_changes are of watched tables");
-                        return Err(Refusal(ErrorCode::UnknownTopic, message));
-                    }
-                    topics.push(topic);
-                }
-                None => {
-                    let before = topics.len();
-                    topics
-                        .extend(self.tables().filter(|topic| binding.is_of(topic) && may_see(topic.as_str())).cloned());
-                    if topics.len() == before {
-                        let (code, message) = match self.feeds.contains_key(&SOURCE) {
-                            true => (
-                                ErrorCode::UnknownTopic,
-                                format!("no table of {} is watched that this client may see", binding.shown()),
-                            ),
-                            false => (ErrorCode::NotReady, "no listener has announced its tables yet".into()),
-                        };
-                        return Err(Refusal(code, message));
-                    }
-                }
+            if open.lacks(binding) {
+                let (code, message) = match self.feeds.contains_key(&SOURCE) {
+                    true => (
+                        ErrorCode::UnknownTopic,
+                        format!("no table of {} is watched that this client may see", binding.shown()),
+                    ),
+                    false => (ErrorCode::NotReady, "no listener has announced its tables yet".into()),
+                };
+                return Err(Refusal(code, message));
             }
+            let Some(topic) = binding.topic() else { continue };
+            let topic = topic.map_err(|why| Refusal(ErrorCode::BadTopic, why))?;
+            if !may_see(topic.as_str()) {
+                let message = format!("the token's claim 'topics' does not cover '{topic}'");
+                return Err(Refusal(ErrorCode::Unauthorized, message));
+            }
+            if self.carriers.get(&topic) != Some(&SOURCE) {
+                // Says what there is, where there is none.
+                self.one_source(std::slice::from_ref(&topic), None, may_see)?;
+                let message = format!("'{topic}' is a NOTIFY channel; postgres_changes are of watched tables");
+                return Err(Refusal(ErrorCode::UnknownTopic, message));
+            }
+            topics.push(topic);
         }
         topics.sort();
         topics.dedup();
@@ -146,21 +169,36 @@ impl Hub {
         infos.iter().map(|info| &info.topic).filter(|topic| self.carriers.get(*topic) == Some(&SOURCE))
     }
 
+    /// How many channels a connection has, if this is one of them.
+    pub fn channels_beside(&self, key: ConnKey, topic: &str) -> Option<NonZeroU32> {
+        let conn = self.conn(key)?;
+        conn.channel(topic)?;
+        u32::try_from(conn.channels.len()).ok().and_then(NonZeroU32::new)
+    }
+
+    /// Whether a connection has a channel.
+    pub fn has_channels(&self, key: ConnKey) -> bool {
+        self.conn(key).is_some_and(|conn| !conn.channels.is_empty())
+    }
+
     /// A channel that is joined.
     pub fn channel(&self, key: ConnKey, topic: &str) -> Option<&Channel> {
         self.conn(key)?.channel(topic)
     }
 
-    /// The client leaves a channel, whether there is one or not.
+    /// The client leaves a channel, whether there is one or not. To leave an earlier join than the one that there is comes late
+    /// and ends nothing, for that join has ended already.
     pub fn leave_channel(&mut self, key: ConnKey, topic: &str, join_ref: &Ref, reference: &Ref) {
         let Some(vsn) = self.conn(key).and_then(Conn::vsn) else { return };
         let ok = r#"{"status":"ok","response":{}}"#;
         self.send_text(key, &vsn.write(join_ref, reference, topic, "phx_reply", ok));
-        self.close_channel(key, topic);
+        if !self.channel(key, topic).is_some_and(|channel| join_ref.is_before(&channel.join_ref)) {
+            self.close_channel(key, topic);
+        }
     }
 
     /// Ends a channel, and says so: its client does not come back to it by itself.
-    pub(super) fn close_channel(&mut self, key: ConnKey, topic: &str) {
+    pub fn close_channel(&mut self, key: ConnKey, topic: &str) {
         if let Some((channel, vsn)) = self.take_channel(key, topic) {
             self.send_text(key, &channel.closed(vsn));
         }
@@ -193,29 +231,31 @@ impl Hub {
         if let Some(sub) = sub {
             self.remove_sub(key.index, sub);
         }
+        self.await_join(key);
         Some((channel, vsn))
     }
 
-    /// A fresh token of a channel.
+    /// What the client of a channel may from now on. A channel that may not go on ends; one that would have other tables
+    /// is to be joined again.
     pub fn renew_channel(&mut self, key: ConnKey, topic: &str, claims: Claims) {
         self.note_claims(key, &claims);
-        let Some(conn) = self.conn(key) else { return };
-        let Some(channel) = conn.channel(topic) else { return };
-        let wants = |it: &Topic| channel.bindings.as_ref().is_some_and(|bindings| bindings.is_of(it));
-        let of_it =
-            |topics: &Rc<[Topic]>| topics.iter().find(|it| wants(it) && !claims.may_subscribe(it.as_str())).cloned();
-        let sub = conn.subs.iter().find(|(_, sub)| *sub.id == *topic);
-        let lost = sub.and_then(|(_, sub)| of_it(&self.routes[sub.route as usize].key.topics));
+        let Some(channel) = self.channel(key, topic) else { return };
         let may_broadcast = claims.may_broadcast(name_of(topic));
-        let lost = lost.map(|lost| format!("'topics' does not cover '{lost}'")).or_else(|| {
-            let has_nothing = channel.bindings.is_none() && !may_broadcast;
-            has_nothing.then(|| format!("'broadcast' does not cover '{}'", name_of(topic)))
-        });
+        let lost = match &channel.bindings {
+            None if may_broadcast => None,
+            None => Some(no_broadcast(topic)),
+            Some(bindings) => match self.tables_of(bindings, &claims) {
+                Ok(tables) if self.has_tables(key, topic, &tables) => None,
+                Ok(_) | Err(Refusal(ErrorCode::NotReady, _)) => {
+                    return self.fail_channel(key, topic, "TablesChanged: the token covers other tables; join again");
+                }
+                Err(Refusal(_, why)) => Some(why),
+            },
+        };
         if let Some(lost) = lost {
-            return self.revoke_channel(key, topic, &format!("Unauthorized: the new token's claim {lost}"));
+            return self.revoke_channel(key, topic, &format!("Unauthorized: {lost}"));
         }
-        let sub = sub.map(|(sub, it)| SubKey { conn: key, index: sub as u32, generation: it.generation });
-        sub.into_iter().for_each(|sub| self.note_claims_of_channel(sub, &claims));
+        self.note_claims_of_channel(key, topic, &claims);
         let conn = &mut self.conns[key.index as usize];
         let of_it = conn.channels.iter_mut().find(|channel| *channel.topic == *topic);
         of_it.into_iter().for_each(|channel| channel.claims = claims.clone());
@@ -223,6 +263,16 @@ impl Hub {
             true => self.listening.add(topic, key),
             false => self.listening.remove(topic, key),
         }
+    }
+
+    /// Whether these are the tables that a channel gets the changes of.
+    fn has_tables(&self, key: ConnKey, topic: &str, tables: &[Topic]) -> bool {
+        self.route_of(key, topic).is_some_and(|route| *self.routes[route as usize].key.topics == *tables)
+    }
+
+    /// The route of a channel, if it has bindings.
+    fn route_of(&self, key: ConnKey, topic: &str) -> Option<u32> {
+        self.conn(key)?.subs.iter().find(|(_, sub)| *sub.id == *topic).map(|(_, sub)| sub.route)
     }
 
     /// Ends channels whose token has expired.
@@ -287,18 +337,21 @@ impl Hub {
 
     /// Which tables are of a whole schema has changed: who has bound to it is to join again.
     pub(super) fn tables_changed(&mut self) {
-        let changed = |conn: &Conn, channel: &Channel| {
-            let Some(bindings) = channel.bindings.as_ref().filter(|it| it.all.iter().any(|one| one.is_open())) else {
-                return false;
-            };
-            let Some((_, sub)) = conn.subs.iter().find(|(_, sub)| sub.id == channel.topic) else { return false };
-            let now = self.tables_of(bindings, &channel.claims).unwrap_or_default();
-            *now != *self.routes[sub.route as usize].key.topics
+        // Most may the same: looked up once for all who do.
+        let mut judged = HashMap::new();
+        let mut changed = |key: ConnKey, channel: &Channel| {
+            let is_open = |it: &&Rc<Bindings>| it.all.iter().any(|one| one.is_open());
+            let Some(bindings) = channel.bindings.as_ref().filter(is_open) else { return false };
+            let Some(route) = self.route_of(key, &channel.topic) else { return false };
+            *judged.entry((route, channel.claims.topics())).or_insert_with(|| {
+                let tables = self.tables_of(bindings, &channel.claims).unwrap_or_default();
+                *self.routes[route as usize].key.topics != *tables
+            })
         };
         let mut those: Vec<(ConnKey, Box<str>)> = Vec::new();
         for (index, conn) in &self.conns {
             let key = ConnKey { index: index as u32, generation: conn.generation };
-            let of_it = conn.channels.iter().filter(|channel| changed(conn, channel));
+            let of_it = conn.channels.iter().filter(|channel| changed(key, channel));
             those.extend(of_it.map(|channel| (key, channel.topic.clone())));
         }
         for (key, topic) in those {

@@ -72,6 +72,8 @@ pub(super) struct Conn {
     pub pinged: Moment,
     /// When it must be gone, unless a fresh token comes.
     pub expires: Option<(Moment, Expiry)>,
+    /// How many steps it may be without a channel; of Supabase's clients alone.
+    pub unjoined: Option<(u32, Expiry)>,
     /// Plain endpoints get none.
     pub watermark: Option<Watermark>,
 }
@@ -139,6 +141,7 @@ impl Conn {
             heard: now,
             pinged: now,
             expires: None,
+            unjoined: None,
             watermark: None,
         }
     }

@@ -24,8 +24,7 @@ const LEFT: usize = 256;
 /// Topics of their subscriptions, over all of them: one connection may have had very many.
 const LEFT_TOPICS: usize = 5_000;
 
-/// What is remembered of one connection's ended subscriptions, and of one subscription's resets: the
-/// last few.
+/// Ended subscriptions of a connection, and resets of a subscription, that are remembered.
 const LAST: usize = 8;
 
 /// Whose connection it is.
@@ -238,8 +237,10 @@ impl Hub {
     }
 
     /// Notes what the client of a channel may do from now on.
-    pub(super) fn note_claims_of_channel(&mut self, sub: SubKey, claims: &Claims) {
-        if let Some(past) = self.register.as_mut().and_then(|register| register.past_mut(sub)) {
+    pub(super) fn note_claims_of_channel(&mut self, key: ConnKey, channel: &str, claims: &Claims) {
+        let guest = self.register.as_mut().and_then(|register| register.guest_mut(key.index));
+        let mut pasts = guest.into_iter().flat_map(|guest| &mut guest.subs);
+        if let Some(past) = pasts.find(|past| past.ended.is_none() && *past.id == *channel) {
             past.claims = claims.clone();
         }
     }

@@ -23,17 +23,27 @@ pub const WATERMARK: Duration = Duration::from_secs(25);
 pub enum Expiry {
     /// It has yet to show a token.
     NoToken,
-    /// It has yet to join a channel.
-    NeverJoined,
+    /// It has no channel, nor a token besides.
+    NoChannel,
+    /// It has no channel, and does not seem to want one.
+    Idle,
     /// Its token ends.
     Token,
 }
 
 impl Expiry {
+    fn close(self) -> Close {
+        match self {
+            Self::NoToken | Self::NoChannel | Self::Token => Close::Unauthorized,
+            Self::Idle => Close::Normal,
+        }
+    }
+
     fn reason(self) -> &'static str {
         match self {
             Self::NoToken => "no token came: send {\"type\":\"auth\",\"token\":…} first",
-            Self::NeverJoined => "no channel was joined: no token came, or it was refused each time",
+            Self::NoChannel => "no channel is joined: no token came, or it was refused each time",
+            Self::Idle => "no channel is joined: connect again to join one",
             Self::Token => "the token has expired: connect with a fresh one",
         }
     }
@@ -129,7 +139,7 @@ impl Hub {
             return;
         }
         if let Some((_, why)) = conn.expires.filter(|(at, _)| *at <= now) {
-            self.close(key, Close::Unauthorized, why.reason());
+            self.close(key, why.close(), why.reason());
             return;
         }
         self.expire_channels(key, turn.clock);

@@ -12,7 +12,7 @@ mod sqlstate;
 mod statement;
 mod tables;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -22,11 +22,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use protocol::config::Ingest;
 use tokio::sync::Semaphore;
 
-use crate::access::{Access, Admitted, Denied};
+use crate::{
+    access::{Access, Admitted, Denied},
+    body::{self, BodyError},
+};
 use refusal::{Kind, Refusal};
 use row::Row;
 use statement::Target;
@@ -36,12 +38,6 @@ pub use tables::warn_of_unusable_tables;
 
 /// Longest body of a POST.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// How long a body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a refused request still sends is read, up to this much and this long: to hang up on it resets
-/// the connection, and the client would not get to see why.
-const MAX_DISCARDED_BYTES: usize = 16 * MAX_BODY_BYTES;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests in hand, which with [`MAX_BODY_BYTES`] is the most memory that they take.
 const MAX_IN_HAND: usize = 256;
 
@@ -76,21 +72,9 @@ async fn post(State(route): State<Arc<Route>>, request: Request) -> Response {
     match Box::pin(route.store(&head, &mut body)).await {
         Ok(answer) => answer,
         Err(refusal) => {
-            // Who expects a 100 has not sent it yet, and will not.
-            if !head.headers.contains_key(header::EXPECT) {
-                drop(tokio::time::timeout(DISCARD_TIMEOUT, discard(body)).await);
-            }
+            body::discard(&head.headers, body).await;
             refusal.into_response()
         }
-    }
-}
-
-async fn discard(mut body: Body) {
-    let mut bytes = 0;
-    while bytes < MAX_DISCARDED_BYTES
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        bytes += frame.data_ref().map_or(0, axum::body::Bytes::len);
     }
 }
 
@@ -105,7 +89,7 @@ impl Route {
         let _in_hand = in_hand
             .try_acquire()
             .map_err(|_| Refusal::new(Kind::NotReady, format!("{MAX_IN_HAND} requests are in hand: try again")))?;
-        let row = Row::parse(read(body).await?, &self.target)?;
+        let row = Row::parse(read(body).await?.into(), &self.target)?;
         let stored = database.store(&self.target, &row).await?;
         let body = answer::body(stored, self.message.as_deref());
         let mut response = (StatusCode::CREATED, body).into_response();
@@ -154,22 +138,15 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn read(body: &mut Body) -> Result<Vec<u8>, Refusal> {
-    let too_large = || Refusal::new(Kind::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes"));
-    // Said by Content-Length: refused before a byte of it is read.
-    if axum::body::HttpBody::size_hint(body).lower() > MAX_BODY_BYTES as u64 {
-        return Err(too_large());
-    }
-    let whole = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, whole).await {
-        Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::new(Kind::BadJson, "the body ended too early")),
-        Err(_) => {
-            let message = format!("the body did not come within {} s", BODY_TIMEOUT.as_secs());
-            Err(Refusal::new(Kind::TooSlow, message))
-        }
-    }
+async fn read(body: &mut Body) -> Result<axum::body::Bytes, Refusal> {
+    body::read(body, MAX_BODY_BYTES).await.map_err(|error| {
+        let kind = match error {
+            BodyError::TooLarge(_) => Kind::TooLarge,
+            BodyError::EndedEarly => Kind::BadJson,
+            BodyError::TooSlow => Kind::TooSlow,
+        };
+        Refusal::new(kind, error.to_string())
+    })
 }
 
 #[cfg(test)]

@@ -82,6 +82,11 @@ impl Binding {
         self.schema.is_none() || self.table.is_none()
     }
 
+    /// The schema and the table that it names; `None`: it is of all.
+    pub fn names(&self) -> (Option<&str>, Option<&str>) {
+        (self.schema.as_deref(), self.table.as_deref())
+    }
+
     /// Its table, if it is of one.
     pub fn topic(&self) -> Option<Result<Topic, String>> {
         let (schema, table) = (self.schema.as_ref()?, self.table.as_ref()?);

@@ -2,6 +2,8 @@
 //! joined the same channel with the same bindings. A change that several of them want is one frame with the
 //! ids of them all, as Supabase has it too.
 
+use std::collections::HashMap;
+
 use protocol::{Change, Cursor, FeedId, Offset, Op, Row, Topic, TopicInfo, message::json, time::rfc3339};
 
 use super::{
@@ -97,6 +99,44 @@ impl Bindings {
     }
 }
 
+/// The bindings of a channel that are of no one table: each by the schema and the table that it names, and whether a
+/// table is of it. So each table is looked up once, however many bindings there are.
+#[derive(Debug)]
+pub struct OpenBindings<'a>(HashMap<(Option<&'a str>, Option<&'a str>), bool>);
+
+impl<'a> OpenBindings<'a> {
+    /// Those among these.
+    pub fn of(bindings: &'a [Binding]) -> Self {
+        Self(bindings.iter().filter(|binding| binding.is_open()).map(|binding| (binding.names(), false)).collect())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a table is of one of them; which are remembered to have one.
+    pub fn take(&mut self, topic: &'a Topic) -> bool {
+        let name = topic.as_str();
+        let Some((_, table)) = name.split_once('.') else { return false };
+        // A schema may have a dot in its name.
+        let schemas = name.match_indices('.').map(|(at, _)| (Some(&name[..at]), None));
+        let mut is_of_one = false;
+        for names in [(None, None), (None, Some(table))].into_iter().chain(schemas) {
+            if let Some(has_one) = self.0.get_mut(&names) {
+                *has_one = true;
+                is_of_one = true;
+            }
+        }
+        is_of_one
+    }
+
+    /// Whether a binding is one of them, and no table was of it.
+    pub fn lacks(&self, binding: &'a Binding) -> bool {
+        self.0.get(&binding.names()) == Some(&false)
+    }
+}
+
 /// The columns of a table, as they stand in each of its changes. A type that is not known is left out, and its
 /// values stay to the client what they are in JSON.
 pub fn columns(info: &TopicInfo) -> String {
@@ -170,6 +210,35 @@ mod tests {
             let json: Value = serde_json::from_str(&text).unwrap();
             let payload = if vsn == Vsn::One { &json["payload"] } else { &json[4] };
             assert_eq!(payload["data"]["old_record"], serde_json::json!({}), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_of_the_open_bindings_that_it_is_of_one_by_one() {
+        let binding = |text: &str| {
+            let keys: Value = serde_json::from_str(text).unwrap();
+            Binding::of("realtime:floor", keys.as_object().unwrap()).unwrap()
+        };
+        let all = [
+            binding(r#"{"event":"*","schema":"*"}"#),
+            binding(r#"{"event":"*","schema":"public"}"#),
+            binding(r#"{"event":"*","schema":"a.b"}"#),
+            binding(r#"{"event":"*","schema":"*","table":"orders"}"#),
+            binding(r#"{"event":"*","schema":"*","table":"b.c"}"#),
+            binding(r#"{"event":"*","schema":"public","table":"orders"}"#),
+        ];
+        for name in ["public.orders", "public.refunds", "publicity.orders", "a.b.c", "a.c", "a_channel", "a."] {
+            let topic = Topic::new(name).unwrap();
+            for of_it in &all {
+                let mut open = OpenBindings::of(std::slice::from_ref(of_it));
+                assert_eq!(open.is_empty(), !of_it.is_open());
+                let is_of_it = of_it.is_open() && of_it.is_of(&topic);
+                assert_eq!((open.take(&topic), open.lacks(of_it)), (is_of_it, of_it.is_open() && !is_of_it), "{name}");
+            }
+            let mut open = OpenBindings::of(&all);
+            open.take(&topic);
+            let lacks = |of_it: &Binding| of_it.is_open() && !of_it.is_of(&topic);
+            assert!(all.iter().all(|of_it| open.lacks(of_it) == lacks(of_it)), "{name}: {open:?}");
         }
     }
 

@@ -119,15 +119,15 @@ impl Outbound {
         }
     }
 
-    /// Sends messages; whether the bus has taken them.
-    pub async fn send_all(&self, broadcasts: &[Broadcast]) -> bool {
+    /// Sends messages, from when it is called; whether the bus has taken them.
+    pub fn send_all(&self, broadcasts: &[Broadcast]) -> impl Future<Output = bool> + use<> {
         let (sent, is_sent) = oneshot::channel();
         let messages = broadcasts.iter().map(Broadcast::encode).collect();
+        // Where there is no room, it is dropped with its end of the channel.
         if self.queue.try_send(Outgoing { messages, sent: Some(sent) }).is_err() {
             self.metrics.broadcasts_dropped(broadcasts.len() as u64);
-            return false;
         }
-        is_sent.await.is_ok()
+        async { is_sent.await.is_ok() }
     }
 }
 

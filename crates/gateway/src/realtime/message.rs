@@ -5,15 +5,19 @@
 //! 1.0.0  {"topic":…,"event":…,"payload":…,"ref":…,"join_ref":…}      join_ref from clients alone
 //! 2.0.0, binary, a push:
 //!        3 | lengths of join_ref, ref, topic, event, meta | 0 binary, 1 JSON | join_ref ref topic event meta payload
+//!        3 | lengths of join_ref, ref, topic, event | 0 binary, 1 JSON | join_ref ref topic event payload       2.84
 //! 2.0.0, binary, what others get of it:
 //!        4 | lengths of topic, event, meta | 0 binary, 1 JSON | topic event meta payload
 //! ```
+
+use std::borrow::Cow;
 
 use protocol::message::json;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::broadcast::Broadcast;
+use crate::ws::Incoming;
 
 /// The topic of what is about the socket, and no channel.
 pub const SOCKET_TOPIC: &str = "phoenix";
@@ -135,6 +139,13 @@ impl Ref {
         if self.0.is_some() { self } else { other }
     }
 
+    /// Whether this is an earlier number than another. Clients count; what is no number is neither earlier nor later, so
+    /// that who does not count, or sends none, is understood.
+    pub fn is_before(&self, other: &Self) -> bool {
+        let number = |it: &Self| it.as_json().trim_matches('"').parse::<u64>().ok();
+        number(self).zip(number(other)).is_some_and(|(own, other)| own < other)
+    }
+
     fn of(value: Option<&RawValue>, name: &str) -> Result<Self, String> {
         match value.map(RawValue::get) {
             None | Some("null") => Ok(Self(None)),
@@ -174,6 +185,20 @@ struct Second<'a>(
 );
 
 impl Message {
+    /// Reads what a client sends; what is wrong with it, in words. `None`: it is no message, but a frame for the socket.
+    pub fn of(vsn: Vsn, incoming: &Incoming) -> Option<Result<Self, String>> {
+        match incoming {
+            Incoming::Text(text) => Some(Self::of_text(vsn, text)),
+            Incoming::Binary(bytes) => Some(Self::of_binary(vsn, bytes)),
+            Incoming::Ping(_) | Incoming::Pong | Incoming::Close => None,
+        }
+    }
+
+    /// Whether a token comes for a channel that is joined.
+    pub fn is_token(&self) -> bool {
+        *self.event == *"access_token"
+    }
+
     /// Reads a text frame; what is wrong with it, in words.
     pub fn of_text(vsn: Vsn, text: &str) -> Result<Self, String> {
         let (join_ref, reference, topic, event, payload) = match vsn {
@@ -203,20 +228,28 @@ impl Message {
         if vsn == Vsn::One {
             return Err("vsn 1.0.0 has no binary messages; connect with vsn=2.0.0".into());
         }
-        let [kind, lengths @ .., encoding] = bytes.first_chunk::<7>().ok_or_else(malformed)?;
-        if *kind != PUSH {
+        let head: &[u8; 7] = bytes.first_chunk().ok_or_else(malformed)?;
+        if head[0] != PUSH {
             return Err(format!(
-                "{kind} is not a kind of binary message that a client may send; a broadcast is {PUSH}"
+                "{} is not a kind of binary message that a client may send; a broadcast is {PUSH}",
+                head[0]
             ));
         }
-        let mut rest = &bytes[7..];
-        let mut names = [""; 5];
+        let is_old = is_without_meta(head);
+        let (lengths, encoding, mut rest) = match is_old {
+            true => (&head[1..5], head[5], &bytes[6..]),
+            false => (&head[1..6], head[6], &bytes[7..]),
+        };
+        let mut names = <[Cow<'_, str>; 5]>::default();
         for (name, length) in names.iter_mut().zip(lengths) {
             let (text, after) = rest.split_at_checked(*length as usize).ok_or_else(malformed)?;
-            *name = std::str::from_utf8(text).map_err(|_| malformed())?;
+            *name = match is_old {
+                true => text.iter().map(|byte| char::from(*byte)).collect(),
+                false => std::str::from_utf8(text).map_err(|_| malformed())?.into(),
+            };
             rest = after;
         }
-        let [join_ref, reference, topic, event, meta] = names;
+        let [join_ref, reference, topic, event, meta] = &names;
         let payload = bytes::Bytes::copy_from_slice(rest);
         let content = match encoding {
             0 => Content::Binary(payload),
@@ -227,11 +260,18 @@ impl Message {
         Ok(Self {
             join_ref: Ref::of_text(join_ref),
             reference: Ref::of_text(reference),
-            topic: topic.into(),
+            topic: (**topic).into(),
             event: "broadcast".into(),
-            payload: Payload::Broadcast { event: event.into(), content, meta: meta.into() },
+            payload: Payload::Broadcast { event: (**event).into(), content, meta: (**meta).into() },
         })
     }
+}
+
+/// Whether a push is one of a client of 2.84, which has no length of the meta data: the encoding, which is 0 or 1, stands in
+/// its place, and the first letter of a name in that of the encoding. It writes names with a byte a letter (ISO 8859-1;
+/// of letters that have none there it sends others, so those do not arrive as they were).
+fn is_without_meta(head: &[u8; 7]) -> bool {
+    head[5] <= 1 && head[6] >= b' '
 }
 
 /// A broadcast as a client of the second version gets it: the payload of a binary frame. The names are short
@@ -253,100 +293,4 @@ pub(super) fn check_json(bytes: &[u8]) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn refs(message: &Message) -> (&str, &str) {
-        (message.join_ref.as_json(), message.reference.as_json())
-    }
-
-    #[test]
-    fn both_versions_say_the_same() {
-        let two = Message::of_text(Vsn::Two, r#"["6","12","realtime:floor","phx_leave",{"a":1}]"#).unwrap();
-        let one = r#"{"topic":"realtime:floor","event":"phx_leave","payload":{"a":1},"ref":"12","join_ref":"6"}"#;
-        assert_eq!(two, Message::of_text(Vsn::One, one).unwrap());
-        assert_eq!(refs(&two), (r#""6""#, r#""12""#));
-        let heartbeat = Message::of_text(Vsn::Two, r#"[null,9,"phoenix","heartbeat",{}]"#).unwrap();
-        assert_eq!(refs(&heartbeat), ("null", "9"));
-        let (join_ref, reference) = (&two.join_ref, &two.reference);
-        assert_eq!(
-            Vsn::Two.write(join_ref, reference, "realtime:a", "phx_reply", "{}"),
-            r#"["6","12","realtime:a","phx_reply",{}]"#
-        );
-        let first = r#"{"topic":"realtime:a","event":"phx_reply","payload":{},"ref":"12"}"#;
-        assert_eq!(Vsn::One.write(join_ref, reference, "realtime:a", "phx_reply", "{}"), first);
-    }
-
-    #[test]
-    fn what_is_no_message_is_refused_in_words() {
-        for (vsn, text, named) in [
-            (Vsn::Two, "", "vsn 2.0.0"),
-            (Vsn::Two, "{}", "vsn 2.0.0"),
-            (Vsn::Two, r#"["1","1","realtime:a","phx_join"]"#, "vsn 2.0.0"),
-            (Vsn::Two, r#"["1",["1"],"realtime:a","phx_join",{}]"#, "'ref'"),
-            (Vsn::Two, r#"["1",null,7,"phx_join",{}]"#, "vsn 2.0.0"),
-            (Vsn::One, r#"["1","1","realtime:a","phx_join",{}]"#, "vsn 1.0.0"),
-            (Vsn::One, r#"{"topic":"a"}"#, "event"),
-        ] {
-            let why = Message::of_text(vsn, text).unwrap_err();
-            assert!(why.contains(named), "{text}: {why}");
-        }
-        let long = format!(r#"["{}",null,"a","b",{{}}]"#, "x".repeat(MAX_REF_BYTES));
-        assert!(Message::of_text(Vsn::Two, &long).unwrap_err().contains("'join_ref'"));
-    }
-
-    fn push(names: [&str; 5], encoding: u8, payload: &[u8]) -> Vec<u8> {
-        let mut out = vec![PUSH];
-        out.extend(names.map(|name| name.len() as u8));
-        out.push(encoding);
-        names.iter().for_each(|name| out.extend_from_slice(name.as_bytes()));
-        out.extend_from_slice(payload);
-        out
-    }
-
-    #[test]
-    fn a_binary_push_is_a_broadcast() {
-        let names = ["6", "", "realtime:größe", "cursor", ""];
-        let message = Message::of_binary(Vsn::Two, &push(names, 1, br#"{"x":1}"#)).unwrap();
-        assert_eq!(
-            (refs(&message), &*message.topic, &*message.event),
-            ((r#""6""#, "null"), "realtime:größe", "broadcast")
-        );
-        let content = Content::Json(bytes::Bytes::from_static(br#"{"x":1}"#));
-        assert_eq!(
-            message.payload,
-            Payload::Broadcast { event: "cursor".into(), content: content.clone(), meta: "".into() }
-        );
-        assert_eq!(write_broadcast("realtime:a", "e", &content), b"\x04\x0a\x01\x00\x01realtime:ae{\"x\":1}");
-        for (vsn, bytes, named) in [
-            (Vsn::One, push(names, 1, b"{}"), "vsn 1.0.0"),
-            (Vsn::Two, vec![], "not a binary message"),
-            (Vsn::Two, vec![3, 255, 0, 0, 0, 0, 0], "not a binary message"),
-            (Vsn::Two, [&[9][..], &push(names, 1, b"{}")[1..]].concat(), "9 is not a kind"),
-            (Vsn::Two, push(names, 2, b"{}"), "2 is not an encoding"),
-            (Vsn::Two, push(names, 1, b"{"), "JSON"),
-        ] {
-            let why = Message::of_binary(vsn, &bytes).unwrap_err();
-            assert!(why.contains(named), "{bytes:?}: {why}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_message_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80), push in any::<bool>(), text in ".{0,80}") {
-            let bytes = if push { [&[PUSH, 1, 1, 2, 2, 0, 0][..], &bytes].concat() } else { bytes };
-            drop(Message::of_binary(Vsn::Two, &bytes));
-            drop(Message::of_text(Vsn::One, &text));
-            drop(Message::of_text(Vsn::Two, &text));
-        }
-    }
-
-    #[test]
-    fn json_is_text_too() {
-        assert_eq!(check_json(r#"{"größe":[1,"ä"]}"#.as_bytes()), Ok(()));
-        for bad in [&b"\"\xff\""[..], b"{", b"", b"1 2"] {
-            assert!(check_json(bad).is_err(), "{bad:?}");
-        }
-    }
-}
+mod tests;

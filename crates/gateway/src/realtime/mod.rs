@@ -19,6 +19,12 @@
 //! This protocol has no word for a `reset`. So a channel that may have missed something ends with `phx_error`: its
 //! client reports `CHANNEL_ERROR`, joins again by itself, and reports `SUBSCRIBED`, which is when to load anew.
 //!
+//! # Tokens
+//!
+//! A channel has the claims of its token, from its join or a later `access_token`; without one, or with an apikey in its
+//! place, those of the request that opened the connection. So who signs out falls back to these, and a channel that they do
+//! not cover ends.
+//!
 //! # Broadcast
 //!
 //! What a client sends on a channel reaches all who have joined a channel of this name, at any gateway, at most once
@@ -41,12 +47,14 @@ mod join;
 mod message;
 mod post;
 mod talk;
+mod tokens;
 
-pub use bindings::{Bindings, columns};
+pub use bindings::{Bindings, OpenBindings, columns};
 pub use broadcast::{Broadcast, Outbound, SHARD_BROADCASTS, Sender, hear};
 pub use channel::{Channel, name_of};
 pub use door::serve;
 pub use join::Join;
-pub use message::{Ref, Vsn};
+pub use message::{Message, Ref, Vsn};
 pub use post::{preflight, send, send_one};
 pub use talk::Talk;
+pub use tokens::Tokens;

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{num::NonZeroU32, time::Duration};
 
 use protocol::{ErrorCode, message::json};
 use serde_json::Value;
@@ -9,15 +9,20 @@ use super::{
     channel::{Channel, is_channel, name_of},
     join::{Join, NO_PRESENCE, token_of},
     message::{Content, MAX_NAME_BYTES, Message, Payload, Ref, SOCKET_TOPIC, Vsn},
+    tokens::Tokens,
 };
 use crate::{
     access::{Claims, key_print},
-    hub::{ConnKey, Joining, Refusal},
+    hub::{ConnKey, Expiry, Joining, Refusal},
     session::Sessions,
-    ws::Incoming,
 };
 
 const OK: &str = r#"{"status":"ok","response":{}}"#;
+
+const NOT_SENT: &str = r#"{"status":"error","response":{"reason":"NotReady: the bus is away, or has more to do than it can: this broadcast may not have been sent"}}"#;
+
+/// Why a broadcast that is to be kept is refused.
+pub const NOT_KEPT: &str = "a broadcast is sent and not kept: 'persist' and the like are not served here";
 
 /// What a message of a client is acted on with.
 pub struct Talk<'a> {
@@ -31,6 +36,8 @@ pub struct Talk<'a> {
     pub claims: Option<&'a Claims>,
     /// The print of its apikey, which many clients send as a token too.
     pub apikey: Option<u64>,
+    /// What it remembers of tokens.
+    pub tokens: &'a mut Tokens,
 }
 
 /// A refusal as its client hears it: `Code: text`.
@@ -61,6 +68,26 @@ pub fn check_event(event: &str) -> Result<(), Refusal> {
     }
 }
 
+/// A broadcast is not kept: `persist` may be there, if it is not wanted.
+pub fn check_not_kept(persist: &Value) -> Result<(), Refusal> {
+    match persist {
+        Value::Null | Value::Bool(false) => Ok(()),
+        _ => Err(Refusal(ErrorCode::Unsupported, NOT_KEPT.into())),
+    }
+}
+
+/// What is to be done with a broadcast of a binary frame besides: what may be there, if it is not wanted.
+fn check_meta(meta: &str) -> Result<(), Refusal> {
+    if meta.is_empty() {
+        return Ok(());
+    }
+    let keys: serde_json::Map<String, Value> = serde_json::from_str(meta).map_err(|e| {
+        let text = format!("'meta' of a broadcast is '{}'; it must be an object of JSON: {e}", shorten(meta));
+        Refusal(ErrorCode::BadMessage, text)
+    })?;
+    keys.values().try_for_each(check_not_kept)
+}
+
 /// A code as Supabase writes its own.
 fn camel(code: ErrorCode) -> String {
     let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
@@ -75,30 +102,8 @@ pub fn refused(vsn: Vsn, message: &Message, reason: &str) -> String {
 }
 
 impl Talk<'_> {
-    /// Acts on a text frame.
-    pub async fn text(&self, text: &str) {
-        self.message(Message::of_text(self.vsn, text)).await;
-    }
-
-    /// Acts on a binary frame.
-    pub async fn binary(&self, bytes: &[u8]) {
-        self.message(Message::of_binary(self.vsn, bytes)).await;
-    }
-
-    /// A message that came too fast.
-    pub fn too_many(&self, incoming: &Incoming, most: u32) {
-        let message = match incoming {
-            Incoming::Text(text) => Message::of_text(self.vsn, text),
-            Incoming::Binary(bytes) => Message::of_binary(self.vsn, bytes),
-            Incoming::Ping(_) | Incoming::Pong | Incoming::Close => return,
-        };
-        if let Ok(message) = message {
-            let reason = format!("more than {most} messages a second; this one was not acted on, send it again later");
-            self.refuse(&message, Refusal(ErrorCode::RateLimited, reason).into());
-        }
-    }
-
-    async fn message(&self, message: Result<Message, String>) {
+    /// Acts on a message, and says what was wrong with it.
+    pub async fn act_on(&mut self, message: Result<Message, String>) {
         match message {
             Ok(message) => {
                 if let Err(why) = self.act(&message).await {
@@ -119,6 +124,20 @@ impl Talk<'_> {
         }
     }
 
+    /// Refuses a message that came too fast.
+    pub fn too_many(&self, message: &Message, most: NonZeroU32) {
+        let reason = format!("more than {most} messages a second; this one was not acted on, send it again later");
+        self.refuse(message, Refusal(ErrorCode::RateLimited, reason).into());
+    }
+
+    /// Whether a message is a token for a channel that is joined, which each of them may have once a second without that it
+    /// counts as a message: a client sends a fresh one on all of its channels at once.
+    pub fn is_free(&mut self, message: &Message) -> bool {
+        let channels =
+            message.is_token().then(|| self.shared.hub.with(|hub| hub.channels_beside(self.key, &message.topic)));
+        channels.flatten().is_some_and(|channels| self.tokens.is_free(channels))
+    }
+
     fn refuse(&self, message: &Message, Why(code, reason): Why) {
         self.shared.metrics.error(code);
         self.say(&refused(self.vsn, message, &reason));
@@ -128,14 +147,20 @@ impl Talk<'_> {
         self.shared.hub.with(|hub| hub.send_text(self.key, text));
     }
 
-    async fn act(&self, message: &Message) -> Result<(), Why> {
+    async fn act(&mut self, message: &Message) -> Result<(), Why> {
         let Message { join_ref, reference, topic, event, payload } = message;
         match (&**event, payload) {
             ("heartbeat", _) if **topic == *SOCKET_TOPIC => {
                 self.say(&self.vsn.write(&Ref::default(), reference, topic, "phx_reply", OK));
                 Ok(())
             }
-            ("phx_join", Payload::Json(payload)) => self.join(message, payload).await,
+            ("phx_join", Payload::Json(payload)) => {
+                let joined = self.join(message, payload).await;
+                if joined.is_err() {
+                    self.not_joined(topic);
+                }
+                joined
+            }
             ("phx_leave", _) => {
                 self.shared.hub.with(|hub| hub.leave_channel(self.key, topic, join_ref, reference));
                 Ok(())
@@ -145,7 +170,7 @@ impl Talk<'_> {
                 Err(Why(ErrorCode::UnknownId, "unmatched topic".into()))
             }
             ("access_token", Payload::Json(payload)) => self.access_token(topic, payload).await,
-            ("broadcast", payload) => self.broadcast(message, payload).await,
+            ("broadcast", payload) => self.broadcast(message, payload),
             ("presence", _) => Err(Refusal(ErrorCode::Unsupported, NO_PRESENCE.into()).into()),
             (other, _) => {
                 let text = format!("'{}' is not an event that is served here", shorten(other));
@@ -154,7 +179,7 @@ impl Talk<'_> {
         }
     }
 
-    async fn join(&self, message: &Message, payload: &Value) -> Result<(), Why> {
+    async fn join(&mut self, message: &Message, payload: &Value) -> Result<(), Why> {
         let topic = &message.topic;
         if !is_channel(topic) || topic.len() > MAX_NAME_BYTES {
             let text = format!(
@@ -168,24 +193,28 @@ impl Talk<'_> {
         // Phoenix's own clients number a join as any other message.
         let join_ref = message.join_ref.or(&message.reference).clone();
         let joining = Joining { topic: topic.clone(), join_ref, reference: message.reference.clone(), join, claims };
+        Ok(self.shared.hub.with(|hub| hub.join_channel(self.key, joining))?)
+    }
+
+    /// A second join takes the place of the first, whatever becomes of it. A connection whose own token has expired is of no use
+    /// to one that shows none: it ends when it has no other channel, for its client comes back with a fresh session.
+    fn not_joined(&self, topic: &str) {
         self.shared.hub.with(|hub| {
-            hub.join_channel(self.key, joining)?;
-            // It has shown what it may.
-            hub.expire_in(self.key, None);
-            Ok(())
-        })
+            hub.close_channel(self.key, topic);
+            if self.claims.is_some_and(Claims::has_expired) && !hub.has_channels(self.key) {
+                hub.expire_in(self.key, Some((Duration::ZERO, Expiry::Token)));
+            }
+        });
     }
 
     /// What a client may that shows this token, or none: then it is what its request came with.
-    async fn claims_of(&self, token: Option<String>) -> Result<Claims, Why> {
+    async fn claims_of(&mut self, token: Option<String>) -> Result<Claims, Why> {
         match token.filter(|token| self.is_token(token)) {
             Some(token) => self.verify(&token).await,
             None => {
                 let text = match self.claims {
-                    Some(claims) if claims.expires_at().is_none_or(|at| at > SystemTime::now()) => {
-                        return Ok(claims.clone());
-                    }
-                    Some(_) => "the token of the connection has expired: setAuth() with a fresh one",
+                    Some(claims) if !claims.has_expired() => return Ok(claims.clone()),
+                    Some(_) => "the token of the connection has expired: setAuth() with a fresh one, or connect anew",
                     None => "no token came: setAuth() with one before subscribe()",
                 };
                 Err(Refusal(ErrorCode::Unauthorized, text.into()).into())
@@ -198,8 +227,16 @@ impl Talk<'_> {
         self.shared.access.takes_tokens() && self.apikey != Some(key_print(token))
     }
 
-    async fn verify(&self, token: &str) -> Result<Claims, Why> {
-        self.shared.access.verify(token).await.map_err(|denied| {
+    async fn verify(&mut self, token: &str) -> Result<Claims, Why> {
+        let judged = match self.tokens.judged(token) {
+            Some(judged) => judged,
+            None => {
+                let judged = self.shared.access.verify(token).await;
+                self.tokens.note(token, &judged);
+                judged
+            }
+        };
+        judged.map_err(|denied| {
             let code = match denied.code {
                 ErrorCode::BadToken => ErrorCode::Unauthorized,
                 other => other,
@@ -209,17 +246,15 @@ impl Talk<'_> {
     }
 
     /// Sends a broadcast. Who has asked for it is told when the bus has it.
-    async fn broadcast(&self, message: &Message, payload: &Payload) -> Result<(), Why> {
+    fn broadcast(&self, message: &Message, payload: &Payload) -> Result<(), Why> {
         let topic = &message.topic;
         let (event, content) = match payload {
             Payload::Broadcast { event, content, meta } => {
-                if !meta.is_empty() {
-                    let text = "a broadcast is sent and not kept: 'persist' and the like are not served here";
-                    return Err(Refusal(ErrorCode::Unsupported, text.into()).into());
-                }
+                check_meta(meta)?;
                 (event.clone(), content.clone())
             }
             Payload::Json(payload) => {
+                check_not_kept(&payload["persist"])?;
                 let event = payload["event"].as_str().unwrap_or_default();
                 let empty = Value::Object(serde_json::Map::new());
                 let content = payload.get("payload").unwrap_or(&empty).to_string();
@@ -241,21 +276,28 @@ impl Talk<'_> {
             self.shared.outbound.send(&broadcast);
             return Ok(());
         }
-        if !self.shared.outbound.send_all(&[broadcast]).await {
-            let text = "the bus is away, or has more to do than it can: this broadcast may not have been sent";
-            return Err(Refusal(ErrorCode::NotReady, text.into()).into());
-        }
-        let Message { join_ref, reference, .. } = message;
-        self.say(&self.vsn.write(join_ref, reference, topic, "phx_reply", OK));
+        // Nothing else that the client says waits for it: it takes its connection for dead if a heartbeat is not answered.
+        let (sent, vsn, key) = (self.shared.outbound.send_all(&[broadcast]), self.vsn, self.key);
+        let (hub, metrics) = (self.shared.hub.clone(), self.shared.metrics.clone());
+        let (join_ref, reference, topic) = (message.join_ref.clone(), message.reference.clone(), topic.clone());
+        tokio::task::spawn_local(async move {
+            let answer = match sent.await {
+                true => OK,
+                false => {
+                    metrics.error(ErrorCode::NotReady);
+                    NOT_SENT
+                }
+            };
+            hub.with(|hub| hub.send_text(key, &vsn.write(&join_ref, &reference, &topic, "phx_reply", answer)));
+        });
         Ok(())
     }
 
-    /// A fresh token for a channel. There is no answer to a good one; with a bad one the channel ends.
-    async fn access_token(&self, topic: &str, payload: &Value) -> Result<(), Why> {
-        let token = token_of(payload.get("access_token"))?;
-        let Some(token) = token.filter(|token| self.is_token(token)) else { return Ok(()) };
-        let verified = self.verify(&token).await;
-        self.shared.hub.with(|hub| match verified {
+    /// A fresh token for a channel, or none: nobody is signed in any more, and what the connection came with counts. There is
+    /// no answer to a good one; with a bad one the channel ends.
+    async fn access_token(&mut self, topic: &str, payload: &Value) -> Result<(), Why> {
+        let claims = self.claims_of(token_of(payload.get("access_token"))?).await;
+        self.shared.hub.with(|hub| match claims {
             Ok(claims) => hub.renew_channel(self.key, topic, claims),
             // Nobody can judge it now: the one before counts until it ends.
             Err(Why(ErrorCode::NotReady, _)) => {}

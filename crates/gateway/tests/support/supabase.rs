@@ -1,6 +1,9 @@
 //! What tests of Supabase's protocol say and hear.
 
+use std::time::SystemTime;
+
 use bus::{Answer, Term};
+use jsonwebtoken::{EncodingKey, Header, encode};
 use protocol::{Catalogue, Source, Topic};
 use serde_json::{Value, json};
 
@@ -8,6 +11,38 @@ use super::{Client, TestFeed, TestGateway};
 
 pub const TWO: &str = "/realtime/v1/websocket?apikey=any-key&vsn=2.0.0";
 pub const ONE: &str = "/socket/websocket?apikey=any-key";
+
+const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
+
+/// A gateway that takes tokens as [`token`] makes them, and the file with its secret.
+pub async fn with_tokens(flags: &[&str]) -> (TestGateway, tempfile::NamedTempFile) {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), SECRET).unwrap();
+    let config = format!(
+        "[auth.jwt]\nalgorithms = [\"HS256\"]\naudience = \"rowcast\"\nissuer = \"tests\"\nleeway_s = 0\nsecret_file = \"{}\"\n",
+        secret.path().display()
+    );
+    (TestGateway::start(flags, &config).await, secret)
+}
+
+/// A token with these claims too.
+pub fn token(rest: &Value) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let mut claims = json!({"aud": "rowcast", "iss": "tests", "exp": now + 60});
+    claims.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+/// The payload of a join, with a token.
+pub fn with_token(mut payload: Value, token: &str) -> Value {
+    payload["access_token"] = json!(token);
+    payload
+}
+
+/// Shows a token on a channel.
+pub async fn show(client: &mut Client, topic: &str, token: Option<&str>) {
+    client.send(&json!(["1", "7", topic, "access_token", {"access_token": token}]).to_string()).await;
+}
 
 /// A feed of tables with the columns id (int8) and note (text).
 pub async fn log(gateway: &TestGateway, tables: &[&str]) -> TestFeed {

@@ -61,7 +61,8 @@
 //! before in that time. What cannot be joined, a `TRUNCATE` or a changed key, comes at once, behind all
 //! that waits; so does all that waits when it has grown too large. There is no `tx`: what comes is no
 //! transaction. The last `change` of each time has the cursor of all of it, and those before it that of
-//! the time before, so who resumes in between gets all of it again, as it is by then.
+//! the time before, so who resumes in between gets all of it again; until its `caught_up`, a row that it
+//! had already may come as it was before.
 
 mod answer;
 mod change;
