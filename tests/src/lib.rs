@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod clients;
 pub mod dashboard;
+pub mod events;
 pub mod eventually;
 pub mod files;
 pub mod follower;

@@ -1,31 +1,42 @@
 //! Which row somebody means: by the values of its key.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 
 use crate::hit::Hit;
 
 /// The key of a row, as a person writes it: `7`, `abc`, `[7,"a"]` in the order of the key's columns, or
 /// `{"id":7}`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct RowKey(Wanted);
 
-#[derive(Debug, Clone, PartialEq)]
+/// Values are JSON as it was written: as numbers of this machine, those of PostgreSQL lose digits.
+#[derive(Debug, Clone)]
 enum Wanted {
     /// By position.
-    Values(Vec<Value>),
+    Values(Vec<String>),
     /// By name.
-    Columns(Map<String, Value>),
+    Columns(BTreeMap<String, String>),
 }
+
+/// The members of an object, as they are written.
+type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 impl RowKey {
     /// Every text is one.
     pub fn parse(text: &str) -> Self {
-        Self(match serde_json::from_str(text) {
-            Ok(Value::Object(columns)) => Wanted::Columns(columns),
-            Ok(Value::Array(values)) => Wanted::Values(values),
-            Ok(value) => Wanted::Values(vec![value]),
-            Err(_) => Wanted::Values(vec![Value::String(text.to_owned())]),
-        })
+        let own = |value: &RawValue| value.get().to_owned();
+        if let Ok(columns) = serde_json::from_str::<Members<'_>>(text) {
+            return Self(Wanted::Columns(columns.into_iter().map(|(name, value)| (name, own(value))).collect()));
+        }
+        if let Ok(values) = serde_json::from_str::<Vec<&RawValue>>(text) {
+            return Self(Wanted::Values(values.into_iter().map(own).collect()));
+        }
+        Self(Wanted::Values(vec![match serde_json::from_str::<&RawValue>(text) {
+            Ok(value) => own(value),
+            Err(_) => protocol::message::json(text).to_string(),
+        }]))
     }
 
     /// Whether a change is of this row, before it or after it.
@@ -33,13 +44,13 @@ impl RowKey {
         let Some(row) = &hit.row else { return false };
         let Ok(names) = serde_json::from_slice::<Vec<String>>(&row.key) else { return false };
         [&row.data, &row.old].into_iter().any(|part| {
-            let columns = serde_json::from_slice::<Map<String, Value>>(part);
+            let columns = serde_json::from_slice::<Members<'_>>(part);
             columns.is_ok_and(|columns| self.is_key(&names, &columns))
         })
     }
 
-    fn is_key(&self, names: &[String], row: &Map<String, Value>) -> bool {
-        let has = |name: &String, value: &Value| row.get(name).is_some_and(|own| is_same(own, value));
+    fn is_key(&self, names: &[String], row: &Members<'_>) -> bool {
+        let has = |name: &String, value: &String| row.get(name).is_some_and(|own| is_same(own.get(), value));
         match &self.0 {
             Wanted::Values(values) => {
                 !names.is_empty() && values.len() == names.len() && names.iter().zip(values).all(|(n, v)| has(n, v))
@@ -49,13 +60,56 @@ impl RowKey {
     }
 }
 
-/// A person need not know whether the database writes a value with quotes.
-fn is_same(own: &Value, wanted: &Value) -> bool {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// Whether two values are the same to PostgreSQL. A person need not know whether it writes one with quotes.
+fn is_same(own: &str, wanted: &str) -> bool {
+    let all = |own: &str, wanted: &str| {
+        let lists = serde_json::from_str::<Vec<&RawValue>>(own).ok().zip(serde_json::from_str(wanted).ok());
+        lists.is_some_and(|(own, wanted): (_, Vec<&RawValue>)| {
+            own.len() == wanted.len() && own.iter().zip(wanted).all(|(a, b)| is_same(a.get(), b.get()))
+        })
     };
-    own == wanted || text(own) == text(wanted)
+    let each = |own: &str, wanted: &str| {
+        let objects = serde_json::from_str::<Members<'_>>(own).ok().zip(serde_json::from_str(wanted).ok());
+        objects.is_some_and(|(own, wanted): (_, Members<'_>)| {
+            let is_in = |(name, value): (&String, &&RawValue)| {
+                wanted.get(name).is_some_and(|other| is_same(value.get(), other.get()))
+            };
+            own.len() == wanted.len() && own.iter().all(is_in)
+        })
+    };
+    match own.as_bytes().first() {
+        Some(b'[') => all(own, wanted),
+        Some(b'{') => each(own, wanted),
+        Some(b'"') => text(own) == text(wanted),
+        _ => own == text(wanted) || decimal(own).is_some_and(|number| decimal(&text(wanted)) == Some(number)),
+    }
+}
+
+/// A value without its quotes, if it has some.
+fn text(value: &str) -> String {
+    serde_json::from_str(value).unwrap_or_else(|_| value.to_owned())
+}
+
+/// A number: whether it is negative, its digits without zeros at both ends, and the power of ten of the
+/// last of them. So 1.50, 15e-1 and 1.5 are one, and no digit of any is lost.
+fn decimal(text: &str) -> Option<(bool, String, i64)> {
+    let (is_negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (mantissa, power) = match rest.split_once(['e', 'E']) {
+        Some((mantissa, power)) => (mantissa, power.parse::<i64>().ok()?),
+        None => (rest, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [whole, fraction].concat();
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let power = power.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    let shown = digits.trim_end_matches('0');
+    if shown.is_empty() {
+        return Some((false, String::new(), 0));
+    }
+    let power = power.checked_add(i64::try_from(digits.len() - shown.len()).ok()?)?;
+    Some((is_negative, shown.trim_start_matches('0').to_owned(), power))
 }
 
 #[cfg(test)]
@@ -96,5 +150,32 @@ mod tests {
         assert!(is("7", &moved) && is("8", &moved));
         assert!(!is("7", &hit("[]", r#"{"id":7}"#, "")), "a table without a key");
         assert!(!is("7", &hit("", "", "")));
+    }
+
+    #[test]
+    fn numbers_are_compared_digit_by_digit() {
+        let is =
+            |text: &str, own: &str| RowKey::parse(text).is_of(&hit(r#"["id"]"#, &format!(r#"{{"id":{own}}}"#), ""));
+        // As numbers of 64 bits these are all the same.
+        let large = "123456789012345678901234567890";
+        assert!(is(large, large) && is(&format!("\"{large}\""), large) && is(&format!("{large}.0"), large));
+        assert!(!is("123456789012345678901234567891", large) && !is(&large.replace("90", "91"), large));
+        assert!(!is("9007199254740993", "9007199254740992") && !is("18446744073709551617", "18446744073709551616"));
+        for same in ["1.50", "1.5", "15e-1", "0.15E1", "0.15e+1", "\"1.5\""] {
+            assert!(is(same, "1.50"), "{same}");
+        }
+        for other in ["1.51", "-1.5", "15", "1.5x", "", "e1", ".", "1e99999999999999999999"] {
+            assert!(!is(other, "1.50"), "{other}");
+        }
+        assert!(is("0", "-0.00") && is("-2", "-2") && !is("2", "-2"));
+        assert!(is("NaN", "\"NaN\"") && is("true", "true") && is("007", "\"007\"") && !is("7", "\"007\""));
+    }
+
+    #[test]
+    fn arrays_and_objects_are_compared_value_by_value() {
+        let is =
+            |text: &str, own: &str| RowKey::parse(text).is_of(&hit(r#"["id"]"#, &format!(r#"{{"id":{own}}}"#), ""));
+        assert!(is("[[1, 2.0]]", "[1,2]") && !is("[[1]]", "[1,2]") && !is("[[1,3]]", "[1,2]"));
+        assert!(is(r#"[{"b":1,"a":"x"}]"#, r#"{"a": "x", "b": 1}"#) && !is(r#"[{"a":"x"}]"#, r#"{"a":"x","b":1}"#));
     }
 }

@@ -316,7 +316,7 @@ async fn who_takes_nothing_is_cut_off_after_a_while() {
     }
     // Its connection too, however full that is.
     let mut rest = Vec::new();
-    let read = tokio::io::AsyncReadExt::read_to_end(&mut stuck.socket, &mut rest);
+    let read = tokio::io::AsyncReadExt::read_to_end(stuck.socket(), &mut rest);
     drop(tokio::time::timeout(PATIENCE, read).await.expect("it is hung up on"));
     gateway.shutdown.cancel();
 }

@@ -26,7 +26,7 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Clients; seven that build tables and time recoveries come on top.
+    /// Clients; eleven that build tables and time recoveries come on top. One in eight reads /sse.
     #[arg(long, default_value_t = 300)]
     clients: usize,
 

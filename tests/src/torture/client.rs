@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     change::{ChangeFrame, cursor},
     dice::Dice,
+    line::{Line, events_of},
     manner::Manner,
     recovery::Recovery,
     replica::Replica,
@@ -101,6 +102,8 @@ struct Subscription {
     witness: Arc<Witness>,
     /// `subscribe` without its `since`.
     request: String,
+    /// The same, as the path of a stream of events.
+    path: String,
     conflates: bool,
     /// Where it is.
     cursor: Option<(String, u64)>,
@@ -110,12 +113,14 @@ struct Subscription {
 impl Subscription {
     fn of(witness: Arc<Witness>, conflates: Option<u64>) -> Self {
         let topics = TABLES.iter().enumerate().filter(|(id, _)| witness.tables & (1 << id) != 0);
-        let topics: Vec<String> = topics.map(|(_, table)| serde_json::Value::from(table.topic).to_string()).collect();
+        let topics: Vec<&str> = topics.map(|(_, table)| table.topic).collect();
+        let path = events_of(&topics);
+        let topics: Vec<String> = topics.into_iter().map(|topic| serde_json::Value::from(topic).to_string()).collect();
         let mut request = format!(r#""topics":[{}],"watermark":{{"every_ms":5000}}"#, topics.join(","));
         if let Some(ms) = conflates {
             request += &format!(r#","conflate":{{"every_ms":{ms}}}"#);
         }
-        Self { witness, request, conflates: conflates.is_some(), cursor: None, route: None }
+        Self { witness, request, path, conflates: conflates.is_some(), cursor: None, route: None }
     }
 
     fn move_to(&mut self, feed: &str, offset: u64) {
@@ -170,11 +175,11 @@ impl Life {
         sleep(self.dice.millis(0..=500)).await;
         loop {
             let end = match timeout(CONNECTS_WITHIN, self.connect()).await {
-                Ok(Ok(mut socket)) => {
-                    let end = self.session(&mut socket).await;
+                Ok(Ok(mut line)) => {
+                    let end = self.session(&mut line).await;
                     if self.dice.percent(50) {
-                        // A close frame, as a browser sends it; the others are gone without a word.
-                        drop(timeout(CONNECTS_WITHIN, socket.send_raw(&[0x88, 0x80, 0, 0, 0, 0])).await);
+                        // The others are gone without a word.
+                        drop(timeout(CONNECTS_WITHIN, line.leave()).await);
                     }
                     end
                 }
@@ -193,9 +198,15 @@ impl Life {
         }
     }
 
-    async fn connect(&mut self) -> Result<Socket, Refusal> {
+    async fn connect(&mut self) -> Result<Line, Refusal> {
         let gateways = &self.around.gateways;
-        let mut socket = Socket::open(gateways[self.gateway % gateways.len()], "/rowcast").await?;
+        let gateway = gateways[self.gateway % gateways.len()];
+        if self.manner.reads_events {
+            let subscription = &self.subscriptions[0];
+            let last = subscription.cursor.as_ref().map(|(feed, offset)| format!("{feed}.{offset}"));
+            return Line::events(gateway, &subscription.path, last).await;
+        }
+        let mut socket = Socket::open(gateway, "/rowcast").await?;
         for (index, subscription) in self.subscriptions.iter_mut().enumerate() {
             subscription.route = None;
             let since = match &subscription.cursor {
@@ -205,7 +216,7 @@ impl Life {
             let request = format!(r#"{{"type":"subscribe","id":"{index}",{}{since}}}"#, subscription.request);
             socket.send(&request).await?;
         }
-        Ok(socket)
+        Ok(Line::Socket(socket))
     }
 
     async fn nap(&mut self) {
@@ -222,7 +233,7 @@ impl Life {
         }
     }
 
-    async fn session(&mut self, socket: &mut Socket) -> End {
+    async fn session(&mut self, line: &mut Line) -> End {
         self.around.tally.connections.fetch_add(1, Ordering::Relaxed);
         let stays = self.manner.stays.clone().map(|range| self.dice.millis(range));
         let leaves = stays.map(|stays| Instant::now() + stays);
@@ -243,12 +254,12 @@ impl Life {
                 Some(leaves) if !finish => self.manner.patience.min(leaves.saturating_duration_since(Instant::now())),
                 _ => self.manner.patience,
             };
-            match timeout(patience, socket.next()).await {
+            match timeout(patience, line.next()).await {
                 Ok(Ok(Frame::Text(text))) => {
                     asked = false;
                     if text.starts_with(r#"{"type":"change","#) {
                         changes += 1;
-                        let taken = take(text, &mut self.subscriptions, &self.around, self.replica.as_deref());
+                        let taken = self.take(text);
                         self.blame(taken);
                         if self.manner.name == "watcher" {
                             self.around.recovery.reached(self.number, text);
@@ -271,12 +282,50 @@ impl Life {
                 }
                 Err(_) => {
                     asked = true;
-                    if !matches!(timeout(patience, socket.send(r#"{"type":"ping"}"#)).await, Ok(Ok(()))) {
+                    if !matches!(timeout(patience, line.ping()).await, Ok(Ok(()))) {
+                        self.around.tally.silent.fetch_add(u64::from(self.manner.reads_events), Ordering::Relaxed);
                         return End::Lost;
                     }
                 }
             }
         }
+    }
+
+    /// A `change`: `{"type":"change","route":17,"cursor":"k3f9.1042",…`.
+    fn take(&mut self, text: &str) -> Result<(), String> {
+        let Self { subscriptions, around, replica, manner, .. } = self;
+        let replica = replica.as_deref();
+        let unreadable = || format!("unreadable: {text}");
+        let to = &text[r#"{"type":"change","#.len()..];
+        let start = to.find(r#""cursor":""#).ok_or_else(unreadable)?;
+        let (to, rest) = to.split_at(start);
+        let at = &rest[r#""cursor":""#.len()..];
+        let end = at.find('"').ok_or_else(unreadable)?;
+        let (feed, offset) = cursor(&at[..end]).ok_or_else(unreadable)?;
+        let number = |name: &str, end: &str| to.strip_prefix(name)?.strip_suffix(end)?.parse::<u64>().ok();
+        let subscription = match (number(r#""route":"#, ","), number(r#""id":""#, r#"","#)) {
+            (Some(route), _) => subscriptions.iter_mut().find(|one| one.route == Some(route)),
+            (_, Some(index)) => subscriptions.get_mut(index as usize),
+            _ if to.is_empty() && manner.reads_events => subscriptions.first_mut(),
+            _ => None,
+        };
+        let subscription = subscription.ok_or_else(|| format!("for nobody here: {text}"))?;
+        if subscription.conflates {
+            subscription.move_to(feed, offset);
+            subscription.witness.note(Noted::Conflated { offset });
+            let frame = ChangeFrame::parse(text)?;
+            let replica = replica.ok_or("it builds nothing")?;
+            return replica.lock().unwrap_or_else(PoisonError::into_inner).put(&frame.change());
+        }
+        let seen = around.sightings.see(offset, text, rest)?;
+        subscription.move_to(feed, offset);
+        subscription.witness.note(Noted::Change { offset, digest: seen.digest, tx_end: seen.tx_end });
+        // The judge knows better what is wrong with a change that does not fit here.
+        if let Some(replica) = replica {
+            let frame = ChangeFrame::parse(text)?;
+            replica.lock().unwrap_or_else(PoisonError::into_inner).apply(&frame.change())?;
+        }
+        Ok(())
     }
 
     /// A frame that is no change. `Some`: the session is over.
@@ -287,7 +336,11 @@ impl Life {
         };
         let at = frame.cursor.as_deref().and_then(cursor).map(|(feed, offset)| (feed.to_owned(), offset));
         let by_route = || self.subscriptions.iter().position(|one| one.route.is_some() && one.route == frame.route);
-        let index = frame.id.as_deref().map_or_else(by_route, |id| id.parse::<usize>().ok());
+        // A stream of events has one, which needs no name.
+        let index = match frame.id.as_deref() {
+            None if self.manner.reads_events => Some(0),
+            id => id.map_or_else(by_route, |id| id.parse::<usize>().ok()),
+        };
         let subscription = index.and_then(|index| self.subscriptions.get_mut(index));
         match (&*frame.kind, subscription, at) {
             ("hello" | "pong", _, _) => {}
@@ -319,7 +372,7 @@ impl Life {
                 subscription.move_to(&feed, offset);
                 subscription.witness.note(Noted::Watermark { offset });
             }
-            ("watermark", None, Some((feed, offset))) => {
+            ("watermark", subscription, Some((feed, offset))) if subscription.is_none() || self.manner.reads_events => {
                 for subscription in &mut self.subscriptions {
                     subscription.move_to(&feed, offset);
                     subscription.witness.note(Noted::Watermark { offset });
@@ -336,45 +389,6 @@ impl Life {
             first.witness.note(Noted::Odd(what));
         }
     }
-}
-
-/// A `change`: `{"type":"change","route":17,"cursor":"k3f9.1042",…`.
-fn take(
-    text: &str,
-    subscriptions: &mut [Subscription],
-    around: &Surroundings,
-    replica: Option<&Mutex<Replica>>,
-) -> Result<(), String> {
-    let unreadable = || format!("unreadable: {text}");
-    let to = &text[r#"{"type":"change","#.len()..];
-    let start = to.find(r#""cursor":""#).ok_or_else(unreadable)?;
-    let (to, rest) = to.split_at(start);
-    let at = &rest[r#""cursor":""#.len()..];
-    let end = at.find('"').ok_or_else(unreadable)?;
-    let (feed, offset) = cursor(&at[..end]).ok_or_else(unreadable)?;
-    let number = |name: &str, end: &str| to.strip_prefix(name)?.strip_suffix(end)?.parse::<u64>().ok();
-    let subscription = match (number(r#""route":"#, ","), number(r#""id":""#, r#"","#)) {
-        (Some(route), _) => subscriptions.iter_mut().find(|one| one.route == Some(route)),
-        (_, Some(index)) => subscriptions.get_mut(index as usize),
-        _ => None,
-    };
-    let subscription = subscription.ok_or_else(|| format!("for nobody here: {text}"))?;
-    if subscription.conflates {
-        subscription.move_to(feed, offset);
-        subscription.witness.note(Noted::Conflated { offset });
-        let frame = ChangeFrame::parse(text)?;
-        let replica = replica.ok_or("it builds nothing")?;
-        return replica.lock().unwrap_or_else(PoisonError::into_inner).put(&frame.change());
-    }
-    let seen = around.sightings.see(offset, text, rest)?;
-    subscription.move_to(feed, offset);
-    subscription.witness.note(Noted::Change { offset, digest: seen.digest, tx_end: seen.tx_end });
-    // The judge knows better what is wrong with a change that does not fit here.
-    if let Some(replica) = replica {
-        let frame = ChangeFrame::parse(text)?;
-        replica.lock().unwrap_or_else(PoisonError::into_inner).apply(&frame.change())?;
-    }
-    Ok(())
 }
 
 async fn finished(finish: &mut watch::Receiver<bool>) {

@@ -24,6 +24,8 @@ pub struct Manner {
     pub builds: bool,
     /// Over how many milliseconds it has its changes conflated.
     pub conflates: Option<u64>,
+    /// It reads `/sse`, and asks for no sign of life.
+    pub reads_events: bool,
     /// What its subscriptions are for.
     pub subscriptions: Vec<Tables>,
 }
@@ -47,6 +49,16 @@ impl Manner {
         Self { name: "conflater", conflates: Some(150), ..Self::builder(stays) }
     }
 
+    /// One that builds the tables from events.
+    pub fn follower(stays: bool) -> Self {
+        Self { name: "follower", ..Self::builder(stays).with_events() }
+    }
+
+    /// The same, as an `EventSource`. A watermark comes every 5 s.
+    fn with_events(self) -> Self {
+        Self { reads_events: true, patience: Duration::from_secs(12), ..self }
+    }
+
     /// One that follows the probes, and notices at once when its gateway is silent.
     pub fn watcher() -> Self {
         Self { name: "watcher", patience: Duration::from_millis(600), ..Self::steady(1 << PROBES) }
@@ -56,7 +68,7 @@ impl Manner {
     pub fn drawn(dice: &mut Dice, kept_for: Duration) -> Self {
         let subscriptions = (0..if dice.percent(20) { 2 } else { 1 }).map(|_| tables(dice)).collect();
         let steady = Self { subscriptions, ..Self::steady(0) };
-        match dice.within(0..=99) {
+        let drawn = match dice.within(0..=99) {
             0..=39 => steady,
             40..=64 => Self { name: "roamer", stays: Some(500..=10_000), naps: 0..=2_000, forgets: 10, ..steady },
             65..=79 => Self { name: "sleeper", stays: Some(500..=5_000), naps: 3_000..=9_000, ..steady },
@@ -66,7 +78,9 @@ impl Manner {
             }
             84..=91 => Self { name: "newcomer", stays: Some(200..=3_000), naps: 0..=1_000, forgets: 100, ..steady },
             _ => Self { name: "slow reader", pauses: Some((50, 100..=1_500)), ..steady },
-        }
+        };
+        // A stream of events has one subscription.
+        if drawn.subscriptions.len() == 1 && dice.percent(15) { drawn.with_events() } else { drawn }
     }
 
     fn steady(tables: Tables) -> Self {
@@ -79,6 +93,7 @@ impl Manner {
             patience: Duration::from_secs(2),
             builds: false,
             conflates: None,
+            reads_events: false,
             subscriptions: vec![tables],
         }
     }

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod dice;
 pub mod fault;
 pub mod judge;
+pub mod line;
 pub mod log_reader;
 pub mod manner;
 pub mod options;

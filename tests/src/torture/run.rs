@@ -37,6 +37,8 @@ use super::{
 const BUILDERS: usize = 4;
 /// Clients that build the tables from conflated changes.
 const CONFLATERS: usize = 2;
+/// Clients that build the tables from events.
+const FOLLOWERS: usize = 2;
 /// Clients that time recoveries.
 const WATCHERS: usize = 3;
 /// Between two looks of the judges.
@@ -120,6 +122,8 @@ struct Run {
     reader: LogReader,
     truth: Truth,
     tally: Arc<Tally>,
+    /// How many of the clients read events.
+    followers: usize,
     outcomes: Arc<Outcomes>,
     finish: watch::Sender<bool>,
     began: Instant,
@@ -146,13 +150,13 @@ impl Run {
             tally: Arc::clone(&tally),
         };
         let mut dice = Dice::of(options.seed, "crowd", 0);
-        let manner = |number: usize| match number {
-            number if number < WATCHERS => Manner::watcher(),
-            number if number < WATCHERS + BUILDERS => Manner::builder(number % 2 == 0),
-            number if number < WATCHERS + BUILDERS + CONFLATERS => Manner::conflater(number % 2 == 0),
-            _ => Manner::drawn(&mut dice, terms.kept().time),
-        };
-        let manners: Vec<Manner> = (0..WATCHERS + BUILDERS + CONFLATERS + options.clients).map(manner).collect();
+        let some = |count: usize, manner: fn(bool) -> Manner| (0..count).map(move |number| manner(number % 2 == 0));
+        let mut manners: Vec<Manner> = (0..WATCHERS).map(|_| Manner::watcher()).collect();
+        manners.extend(some(BUILDERS, Manner::builder));
+        manners.extend(some(CONFLATERS, Manner::conflater));
+        manners.extend(some(FOLLOWERS, Manner::follower));
+        manners.extend((0..options.clients).map(|_| Manner::drawn(&mut dice, terms.kept().time)));
+        let followers = manners.iter().filter(|manner| manner.reads_events).count();
         let start = |(number, manner)| Client::start(number, options.seed, manner, around.clone());
         let clients: Vec<Client> = manners.into_iter().enumerate().map(start).collect();
         let witnesses = clients.iter().flat_map(|client| &client.witnesses);
@@ -170,6 +174,7 @@ impl Run {
             reader,
             truth,
             tally,
+            followers,
             outcomes: Arc::default(),
             finish,
             began: Instant::now(),
@@ -326,6 +331,7 @@ impl Run {
         report.figure("… failed: locks, deadlocks, duplicates", count(&self.outcomes.failed));
         report.figure("… of unknown outcome", count(&self.outcomes.unknown));
         report.figure("clients", self.clients.len());
+        report.figure("… of them readers of /sse", self.followers);
         report.figure("connections", count(&self.tally.connections));
         report.figure("… refused for now", count(&self.tally.refused));
         report.figure("… given up as silent", count(&self.tally.silent));

@@ -11,3 +11,4 @@ mod notified;
 mod originals;
 mod recipes;
 mod story;
+mod verdicts;

@@ -26,7 +26,7 @@ use crate::{
 pub(super) const STEP_BYTES: usize = 64 * 1024;
 
 /// What a batch counts as in a step, whatever it has for the subscription.
-const LOOK_BYTES: usize = 256;
+pub(super) const LOOK_BYTES: usize = 256;
 
 /// What became of one step.
 pub(super) enum Step {
@@ -206,21 +206,9 @@ impl Hub {
         self.attach(conn, sub);
     }
 
-    /// Sends all that memory has for it; whether that is complete.
-    pub(super) fn send_all_from_memory(&mut self, key: SubKey, topics: &[Topic]) -> bool {
-        while let Some(after) = self.behind(key).map(|behind| behind.after) {
-            match self.send_from_memory(key, topics, after) {
-                Ok(Some(_)) => {}
-                Ok(None) => return true,
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-
     /// Sends what the next batch in memory has for it; how many changes, and bytes. `None`: it has all
     /// that there is.
-    fn send_from_memory(
+    pub(super) fn send_from_memory(
         &mut self,
         key: SubKey,
         topics: &[Topic],

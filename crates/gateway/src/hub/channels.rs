@@ -255,6 +255,7 @@ impl Hub {
         if let Some(lost) = lost {
             return self.revoke_channel(key, topic, &format!("Unauthorized: {lost}"));
         }
+        self.note_claims_of_channel(key, topic, &claims);
         let conn = &mut self.conns[key.index as usize];
         let of_it = conn.channels.iter_mut().find(|channel| *channel.topic == *topic);
         of_it.into_iter().for_each(|channel| channel.claims = claims.clone());

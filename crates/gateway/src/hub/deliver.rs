@@ -34,6 +34,9 @@ impl Hub {
 
     fn start(&mut self, source: Source, start: &Start) {
         self.encoded.clear();
+        if let Some(register) = &mut self.register {
+            register.forget_feed(source);
+        }
         let view = View::new(start, self.settings.recent_bytes);
         // What waits is of the feed before.
         for route in self.routes_of(source, |_| true) {
@@ -52,6 +55,9 @@ impl Hub {
         for source in PREFERRED.into_iter().rev() {
             let infos = self.feeds.get(&source).map_or(&[][..], |view| &view.catalogue.topics);
             self.carriers.extend(infos.iter().map(|info| (info.topic.clone(), source)));
+        }
+        if let Some(register) = &mut self.register {
+            register.keep(&self.carriers);
         }
         if let Some(view) = self.feeds.get(&Source::Log) {
             self.encoder.set_columns(&view.catalogue);
@@ -115,7 +121,7 @@ impl Hub {
             return;
         }
         if let Some(register) = &mut self.register {
-            register.note_batch(source, batch);
+            register.note_batch(source, batch, &self.carriers);
         }
         let feed = view.feed.clone();
         let (hits, broken) = self.wanted(source, batch, before);

@@ -1,23 +1,19 @@
 //! What a shard shows of itself: copies, for the inspector.
 
 mod connection;
+mod piece;
 mod scan;
-
-use std::collections::HashMap;
+mod survey;
 
 use protocol::{Micros, Offset, Source, Topic, config::Wrap, time::rfc3339};
 use serde::{Serialize, Serializer};
 
-use super::{
-    Hub,
-    route::{Route, RouteForm},
-};
+use super::{Hub, route::RouteForm};
 
 pub use connection::{ConnectionLook, ResetLook, SubscriptionLook};
+pub use piece::{Piece, look_at_some};
 pub use scan::{Order, Rank, Scan, Totals};
-
-/// Routes that are shown of a shard.
-const ROUTES: usize = 500;
+pub use survey::{Survey, Surveyed, Uncarried};
 
 /// A feed, as far as a shard is with it.
 #[derive(Debug, Clone, Serialize)]
@@ -63,7 +59,7 @@ pub struct RouteLook {
 pub struct TopicLook {
     /// Subscriptions to it.
     pub subscriptions: usize,
-    /// Its last change since the gateway began, and when that was, by the database.
+    /// Its last change of this feed since the gateway began, and when that was, by the database.
     pub last: Option<(Offset, Micros)>,
 }
 
@@ -103,47 +99,5 @@ impl Hub {
             })
         };
         Source::ALL.into_iter().filter_map(look).collect()
-    }
-
-    /// Routes, those with the most changes first, and how many there are.
-    pub fn look_at_routes(&self) -> (Vec<RouteLook>, usize) {
-        let mut routes: Vec<_> = self.routes.iter().map(|(_, route)| route).collect();
-        let count = routes.len();
-        let order = |a: &&Route, b: &&Route| b.rate.per_s.total_cmp(&a.rate.per_s).then(b.subs.cmp(&a.subs));
-        if count > ROUTES {
-            routes.select_nth_unstable_by(ROUTES, order);
-            routes.truncate(ROUTES);
-        }
-        routes.sort_by(order);
-        let look = |route: &&Route| RouteLook {
-            topics: route.key.topics.to_vec(),
-            source: route.key.source,
-            form: route.key.form.name(),
-            conflate_ms: route.key.conflate_ms,
-            subscriptions: route.subs,
-            matches: route.rate.all,
-            matches_per_s: route.rate.per_s,
-        };
-        (routes.iter().map(look).collect(), count)
-    }
-
-    /// Topics that somebody wants, or that have had a change since the gateway began.
-    pub fn look_at_topics(&self) -> HashMap<(Source, Topic), TopicLook> {
-        let mut topics: HashMap<(Source, Topic), TopicLook> = HashMap::new();
-        for (_, route) in &self.routes {
-            for topic in route.key.topics.iter() {
-                let Some(source) = route.key.source.or_else(|| self.carriers.get(topic).copied()) else { continue };
-                topics.entry((source, topic.clone())).or_default().subscriptions += route.subs;
-            }
-        }
-        for (topic, seen) in self.register.iter().flat_map(|register| register.seen()) {
-            topics.entry(topic.clone()).or_default().last = Some((seen.last, seen.at));
-        }
-        topics
-    }
-
-    /// Topics that somebody wants and nobody carries.
-    pub fn uncarried_topics(&self) -> Vec<Topic> {
-        self.by_topic.keys().filter(|topic| !self.carriers.contains_key(*topic)).cloned().collect()
     }
 }

@@ -15,6 +15,7 @@ mod conflate;
 mod conn;
 mod deliver;
 mod encoded;
+mod let_in;
 mod looks;
 mod moment;
 mod poll;
@@ -55,7 +56,7 @@ use crate::{
 use broadcast::Listening;
 use catch_up::Step;
 use conflate::Timed;
-use conn::{Conn, SubKey};
+use conn::{Behind, Conn, SubKey};
 use encoded::EncodedBatches;
 use moment::Moment;
 use register::Register;
@@ -68,15 +69,16 @@ pub(crate) use carried::{is_too_early, names};
 pub use channels::Joining;
 pub use conn::ConnKey;
 pub use looks::{
-    ConnectionLook, FeedLook, Order, Rank, ResetLook, RouteLook, Scan, SubscriptionLook, TopicLook, Totals,
+    ConnectionLook, FeedLook, Order, Rank, ResetLook, RouteLook, Scan, SubscriptionLook, Survey, Surveyed, TopicLook,
+    Totals, Uncarried, look_at_some,
 };
 pub use poll::{Found, Stretch};
-pub use recall::{Recall, Whereabouts};
+pub use recall::{Recall, Remembered, Whereabouts, change_at};
 pub use register::Caller;
 pub use speech::Speech;
 pub use standing::Standing;
 pub use subscribe::Refusal;
-pub use testimony::{Fact, SubscriptionName, Testimony};
+pub use testimony::{Fact, Hearing, SubscriptionName, Testimony};
 pub use tick::{Expiry, WATERMARK};
 
 /// The sources in the order in which they are asked for a topic: where both carry it, the one that
@@ -148,6 +150,8 @@ pub struct Hub {
 enum Task {
     /// Bring a subscription up to date.
     CatchUp(SubKey),
+    /// Go on with what a plain one has missed of several feeds.
+    CatchUpOnSeveral(SubKey, Vec<Behind>),
     /// Hand on what waits for a route, when it is time.
     HandOn(Timed),
 }
@@ -187,6 +191,9 @@ impl HubHandle {
         for task in hub.tasks.drain(..) {
             match task {
                 Task::CatchUp(sub) => drop(tokio::task::spawn_local(self.clone().bring_up_to_date(sub))),
+                Task::CatchUpOnSeveral(sub, missed) => {
+                    drop(tokio::task::spawn_local(self.clone().go_on_letting_in(sub, missed)));
+                }
                 Task::HandOn(route) => drop(tokio::task::spawn_local(self.clone().hand_on_in_time(route))),
             }
         }

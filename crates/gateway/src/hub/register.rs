@@ -12,8 +12,9 @@ use protocol::{Batch, Cursor, FeedId, Micros, Offset, ResetReason, Source, Topic
 
 use super::{
     Hub,
-    conn::{ConnKey, SubKey},
+    conn::{Conn, ConnKey, SubKey},
     route::RouteForm,
+    standing::Unwritten,
 };
 use crate::access::Claims;
 
@@ -23,8 +24,7 @@ const LEFT: usize = 256;
 /// Topics of their subscriptions, over all of them: one connection may have had very many.
 const LEFT_TOPICS: usize = 5_000;
 
-/// What is remembered of one connection's ended subscriptions, and of one subscription's resets: the
-/// last few.
+/// Ended subscriptions of a connection, and resets of a subscription, that are remembered.
 const LAST: usize = 8;
 
 /// Whose connection it is.
@@ -42,7 +42,8 @@ pub(super) struct Register {
     guests: Vec<Option<Guest>>,
     left: VecDeque<Left>,
     left_topics: usize,
-    topics: HashMap<(Source, Topic), Seen>,
+    /// Of topics that are carried.
+    topics: HashMap<Source, HashMap<Topic, Seen>>,
 }
 
 /// A connection.
@@ -50,12 +51,12 @@ pub(super) struct Register {
 pub(super) struct Guest {
     pub caller: Caller,
     pub door: &'static str,
-    /// `None` while it has yet to show a token.
-    pub claims: Option<Claims>,
+    /// The last that it has shown; `None` while it has yet to show a token.
+    last_claims: Option<Claims>,
     pub since: Micros,
     pub subs: Vec<Past>,
     /// Bytes that it had not been sent when its peer was found gone.
-    unsent: usize,
+    pub unsent: usize,
 }
 
 /// A connection that has left.
@@ -77,6 +78,8 @@ pub(super) struct Past {
     /// What it asked for of them.
     pub form: RouteForm,
     pub conflate_ms: Option<u64>,
+    /// Those of a channel, which has a token of its own.
+    pub claims: Claims,
     /// Where it began; a plain one may be of two feeds.
     pub began: Box<[Cursor]>,
     /// Whether it brought that cursor along.
@@ -121,7 +124,7 @@ pub(super) struct Reached {
     pub last: Offset,
 }
 
-/// The last change of a topic since the gateway began.
+/// The last change of a topic since the gateway began, or a feed later than that.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub last: Offset,
@@ -156,16 +159,27 @@ impl Register {
         self.left.iter().rev()
     }
 
-    /// What has come.
-    pub fn seen(&self) -> impl Iterator<Item = (&(Source, Topic), &Seen)> {
-        self.topics.iter()
+    /// What has come of a topic.
+    pub fn seen(&self, source: Source, topic: &Topic) -> Option<Seen> {
+        self.topics.get(&source)?.get(topic).copied()
     }
 
-    /// Notes what a batch has brought, once for each topic of it.
-    pub fn note_batch(&mut self, source: Source, batch: &Batch) {
-        for (topic, slice) in &batch.slices {
-            self.topics.insert((source, topic.clone()), Seen { last: slice.last, at: batch.at });
+    /// Notes what a batch has brought, once for each topic of it that is carried.
+    pub fn note_batch(&mut self, source: Source, batch: &Batch, carriers: &HashMap<Topic, Source>) {
+        let topics = self.topics.entry(source).or_default();
+        for (topic, slice) in batch.slices.iter().filter(|(topic, _)| carriers.contains_key(topic)) {
+            topics.insert(topic.clone(), Seen { last: slice.last, at: batch.at });
         }
+    }
+
+    /// A new feed has begun: offsets that were noted are of the one before.
+    pub fn forget_feed(&mut self, source: Source) {
+        self.topics.remove(&source);
+    }
+
+    /// Keeps what is noted of topics that are carried, and forgets the others.
+    pub fn keep(&mut self, carriers: &HashMap<Topic, Source>) {
+        self.topics.values_mut().for_each(|topics| topics.retain(|topic, _| carriers.contains_key(topic)));
     }
 }
 
@@ -177,12 +191,27 @@ impl Left {
 }
 
 impl Past {
+    /// Whom it is of, if that is a channel.
+    pub fn claims_of_channel(&self) -> Option<&Claims> {
+        matches!(self.form, RouteForm::Realtime(_)).then_some(&self.claims)
+    }
+
     pub fn is_of(&self, generation: u32) -> bool {
         self.generation == generation
     }
 }
 
 impl Guest {
+    /// What it may do: the claims of each of its channels, which have tokens of their own, or of its one
+    /// token. `conn`: the connection, if it is here.
+    pub fn claims<'a>(&'a self, conn: Option<&'a Conn>) -> Vec<&'a Claims> {
+        let channels: Vec<&Claims> = match conn {
+            Some(conn) => conn.channels.iter().map(|channel| &channel.claims).collect(),
+            None => self.subs.iter().filter_map(Past::claims_of_channel).collect(),
+        };
+        if channels.is_empty() { self.last_claims.iter().collect() } else { channels }
+    }
+
     pub fn past(&self, generation: u32) -> Option<&Past> {
         self.subs.iter().find(|past| past.generation == generation)
     }
@@ -196,14 +225,23 @@ impl Hub {
         if register.guests.len() <= place {
             register.guests.resize_with(place + 1, || None);
         }
-        let claims = claims.cloned();
-        register.guests[place] = Some(Guest { caller, door, claims, since: now(), subs: Vec::new(), unsent: 0 });
+        let last_claims = claims.cloned();
+        register.guests[place] = Some(Guest { caller, door, last_claims, since: now(), subs: Vec::new(), unsent: 0 });
     }
 
     /// Notes what it may do from now on.
     pub fn note_claims(&mut self, key: ConnKey, claims: &Claims) {
         if let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(key.index)) {
-            guest.claims = Some(claims.clone());
+            guest.last_claims = Some(claims.clone());
+        }
+    }
+
+    /// Notes what the client of a channel may do from now on.
+    pub(super) fn note_claims_of_channel(&mut self, key: ConnKey, channel: &str, claims: &Claims) {
+        let guest = self.register.as_mut().and_then(|register| register.guest_mut(key.index));
+        let mut pasts = guest.into_iter().flat_map(|guest| &mut guest.subs);
+        if let Some(past) = pasts.find(|past| past.ended.is_none() && *past.id == *channel) {
+            past.claims = claims.clone();
         }
     }
 
@@ -211,8 +249,10 @@ impl Hub {
     pub(super) fn note_began(&mut self, sub: SubKey, began: Vec<Cursor>, resumed: bool) {
         let Some(register) = &mut self.register else { return };
         let Some(guest) = register.guest_mut(sub.conn.index) else { return };
-        let it = &self.conns[sub.conn.index as usize].subs[sub.index as usize];
+        let conn = &self.conns[sub.conn.index as usize];
+        let it = &conn.subs[sub.index as usize];
         let key = &self.routes[it.route as usize].key;
+        let channel = conn.channels.iter().find(|channel| channel.topic == it.id);
         if guest.subs.is_empty() {
             // Most connections have one, and the first push would make room for four.
             guest.subs.reserve_exact(1);
@@ -223,6 +263,7 @@ impl Hub {
             topics: Rc::clone(&key.topics),
             form: key.form.clone(),
             conflate_ms: key.conflate_ms,
+            claims: channel.map_or_else(Claims::anonymous, |channel| channel.claims.clone()),
             began: began.into(),
             resumed,
             since: now(),
@@ -242,7 +283,10 @@ impl Hub {
 
     /// Notes that a subscription ends, before it does.
     pub(super) fn note_ended(&mut self, conn: u32, sub: u32) {
-        self.note_end(conn, sub);
+        if self.register.is_some() {
+            let unwritten = self.unwritten(&self.conns[conn as usize]);
+            self.note_end(conn, sub, &unwritten);
+        }
         let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(conn)) else { return };
         let is_over = |past: &Past| past.ended.is_some();
         if guest.subs.iter().filter(|past| is_over(past)).count() > LAST
@@ -255,8 +299,10 @@ impl Hub {
     /// Notes that a connection is sent nothing more, before that is so.
     pub(super) fn note_closing(&mut self, key: ConnKey) {
         if self.register.is_some() {
-            let subs: Vec<u32> = self.conns[key.index as usize].subs.iter().map(|(sub, _)| sub as u32).collect();
-            subs.into_iter().for_each(|sub| self.note_end(key.index, sub));
+            let conn = &self.conns[key.index as usize];
+            let subs: Vec<u32> = conn.subs.iter().map(|(sub, _)| sub as u32).collect();
+            let unwritten = self.unwritten(conn);
+            subs.into_iter().for_each(|sub| self.note_end(key.index, sub, &unwritten));
         }
     }
 
@@ -284,14 +330,14 @@ impl Hub {
         register.remember(Left { key, guest, at: now(), waits });
     }
 
-    fn note_end(&mut self, conn: u32, sub: u32) {
+    fn note_end(&mut self, conn: u32, sub: u32, unwritten: &Unwritten) {
         let generation = self.conns[conn as usize].subs[sub as usize].generation;
         let guest = self.register.as_ref().and_then(|register| register.guest(conn));
         if guest.and_then(|guest| guest.past(generation)).is_none_or(|past| past.ended.is_some()) {
             return;
         }
         let queued = !self.conns[conn as usize].outbox.is_empty();
-        let ended = Ended { at: now(), reached: self.reached(conn, sub), queued };
+        let ended = Ended { at: now(), reached: self.reached(conn, sub, unwritten), queued };
         let Some(guest) = self.register.as_mut().and_then(|register| register.guest_mut(conn)) else { return };
         if let Some(past) = guest.subs.iter_mut().find(|past| past.generation == generation) {
             past.ended = Some(Box::new(ended));
@@ -325,6 +371,7 @@ mod tests {
             topics,
             form: RouteForm::Plain(Wrap::None),
             conflate_ms: None,
+            claims: Claims::anonymous(),
             began: Box::default(),
             resumed: false,
             since: 0,
@@ -333,7 +380,7 @@ mod tests {
         };
         let ip = Ipv4Addr::LOCALHOST;
         let caller = Caller { peer: (ip, 1).into(), client: ip.into() };
-        let guest = Guest { caller, door: "native", claims: None, since: 0, subs: vec![past], unsent: 0 };
+        let guest = Guest { caller, door: "native", last_claims: None, since: 0, subs: vec![past], unsent: 0 };
         Left { key: ConnKey { index, generation: 0 }, guest, at: 0, waits: 0 }
     }
 

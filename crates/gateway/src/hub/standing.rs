@@ -1,13 +1,16 @@
 //! How far a subscription is, and what that means for one change. Only what the hub knows: what it has
 //! written to a socket, not what has arrived.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use protocol::{Offset, Source, Topic};
 
 use super::{
     Hub,
-    conn::{Sub, SubState},
+    conn::{Conn, Sub, SubState},
     register::Reached,
     route::Route,
 };
@@ -28,9 +31,10 @@ pub enum Standing {
     CatchingUp(Offset),
     /// The shard itself is not that far.
     NotTaken(Offset),
-    /// The connection is being closed, and is sent no more.
-    Closing,
 }
+
+/// The first frame of each route, by source, that a connection has not been written of its ring.
+pub(super) struct Unwritten(HashMap<(u32, Source), Offset>);
 
 impl Hub {
     /// Whether a route takes a topic from this source.
@@ -42,14 +46,31 @@ impl Hub {
         is_its_own && route.key.topics.contains(topic)
     }
 
+    /// Goes through the ring of a connection once, however many subscriptions it has.
+    pub(super) fn unwritten(&self, conn: &Conn) -> Unwritten {
+        let mut firsts = HashMap::new();
+        let Some(place) = conn.place else { return Unwritten(firsts) };
+        let stream = self.streams.get(place.stream);
+        // A plain one may have both sources.
+        let most = |route: &u32| if self.routes[*route as usize].key.source.is_some() { 1 } else { Source::ALL.len() };
+        let most: usize = stream.routes.iter().map(most).sum();
+        for mark in stream.ring.after(stream.slot(place).position) {
+            firsts.entry((mark.route, mark.source)).or_insert(mark.offset);
+            if firsts.len() == most {
+                break;
+            }
+        }
+        Unwritten(firsts)
+    }
+
     /// How far a subscription is, on each feed that it gets something of.
-    pub(super) fn reached(&self, conn: u32, sub: u32) -> Vec<Reached> {
+    pub(super) fn reached(&self, conn: u32, sub: u32, unwritten: &Unwritten) -> Vec<Reached> {
         let it = &self.conns[conn as usize].subs[sub as usize];
-        Source::ALL.into_iter().filter_map(|source| self.reached_on(conn, it, source)).collect()
+        Source::ALL.into_iter().filter_map(|source| self.reached_on(it, source, unwritten)).collect()
     }
 
     /// The same, on the feed of one source.
-    pub(super) fn reached_on(&self, conn: u32, it: &Sub, source: Source) -> Option<Reached> {
+    pub(super) fn reached_on(&self, it: &Sub, source: Source, unwritten: &Unwritten) -> Option<Reached> {
         let route = &self.routes[it.route as usize];
         let is_on_it = match route.key.source {
             Some(own) => own == source,
@@ -62,12 +83,8 @@ impl Hub {
             }
             SubState::Behind(_) | SubState::Held => return None,
             SubState::Live => {
-                let place = self.conns[conn as usize].place?;
-                let stream = self.streams.get(place.stream);
-                let of_it = |mark: &&Mark| mark.route == it.route && mark.source == source;
-                let first = stream.ring.after(stream.slot(place).position).find(of_it);
                 let head = route.head(view.last);
-                (first.map_or(head, |mark| mark.offset - 1), head)
+                (unwritten.0.get(&(it.route, source)).map_or(head, |first| first - 1), head)
             }
         };
         Some(Reached { feed: view.feed.clone(), written, built, last: view.last })
@@ -79,9 +96,6 @@ impl Hub {
         let last = self.feeds.get(&source).map_or(0, |view| view.last);
         if offset > last {
             return Standing::NotTaken(last);
-        }
-        if conn.closing.is_some() {
-            return Standing::Closing;
         }
         let queued = if conn.outbox.is_empty() { Standing::Written } else { Standing::Queued(conn.outbox.bytes()) };
         match &it.state {

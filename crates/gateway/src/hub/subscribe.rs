@@ -43,33 +43,24 @@ impl Hub {
         let cursor = |(source, view): (&Source, &View)| Cursor::new(view.feed.clone(), begins(*source, view));
         let began = self.feeds.iter().map(cursor).collect();
         self.note_began(sub, began, false);
-        let missed_of = |(&source, view): (&Source, &View)| {
-            let after = begins(source, view);
-            (after < view.last).then(|| Behind {
-                source,
-                feed: view.feed.clone(),
-                after,
-                open: None,
-                waits_for_room: false,
-            })
+        let behind = |(&source, view): (&Source, &View)| {
+            let (feed, after) = (view.feed.clone(), begins(source, view));
+            Behind { source, feed, after, open: None, waits_for_room: false }
         };
         let carried = |source: &Source| topics.iter().any(|topic| self.carriers.get(topic) == Some(source));
-        let of_it: Vec<(&Source, &View)> = self.feeds.iter().filter(|(source, _)| carried(source)).collect();
-        let is_of_one = of_it.len() == 1;
-        let missed: Vec<Behind> = of_it.into_iter().filter_map(missed_of).collect();
-        for behind in missed {
-            let own: Vec<Topic> =
-                topics.iter().filter(|topic| self.carriers.get(*topic) == Some(&behind.source)).cloned().collect();
-            self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
-            if is_of_one {
-                return self.catch_up_at_once(sub);
+        let mut of_it: Vec<Behind> = self.feeds.iter().filter(|(source, _)| carried(source)).map(behind).collect();
+        let has_missed = of_it.iter().any(|it| self.feeds.get(&it.source).is_some_and(|view| it.after < view.last));
+        match of_it.pop() {
+            Some(behind) if has_missed && of_it.is_empty() => {
+                self.conns[key.index as usize].subs[sub.index as usize].state = SubState::Behind(Box::new(behind));
+                self.catch_up_at_once(sub);
             }
-            // Of several feeds there is no one place to go on from, but what came a moment ago is in memory.
-            if !self.send_all_from_memory(sub, &own) {
-                return self.close(key, protocol::Close::TryAgainLater, "changes were missed while it was let in");
+            Some(behind) if has_missed => {
+                of_it.push(behind);
+                self.catch_up_on_several(sub, of_it);
             }
+            _ => self.attach(key.index, sub.index),
         }
-        self.attach(key.index, sub.index);
     }
 
     /// Subscribes a native client, or one that gets events. It is answered with `subscribed` as soon as it is known whether

@@ -5,18 +5,18 @@ use protocol::{Cursor, Micros, Offset, ResetReason, Source, Topic};
 
 use super::{
     ConnKey, Hub, Standing,
-    conn::Sub,
-    looks::ConnectionLook,
-    register::{Guest, Past},
+    conn::{Sub, SubState},
+    looks::{ConnectionLook, look_at_some},
+    register::Past,
 };
-use crate::hit::Hit;
+use crate::{access::Claims, hit::Hit};
 
 /// What is known.
 #[derive(Debug, Clone)]
 pub struct Testimony {
     /// The connection, without its subscriptions.
     pub connection: ConnectionLook,
-    /// Whether its token covers the topic, as far as it is known what it may do.
+    /// Whether one of its tokens covers the topic, if it has shown any.
     pub may_see: Option<bool>,
     /// Of each subscription.
     pub subscriptions: Vec<(SubscriptionName, Fact)>,
@@ -44,6 +44,11 @@ pub enum Fact {
     Later(Cursor, bool, Option<Micros>),
     /// It was told that it missed something: why, where it went on, and when.
     Skipped(ResetReason, Cursor, Micros),
+    /// It came before this gateway took the feed up, which is here, and the subscription was there before
+    /// that. One of a plain endpoint is not told.
+    BeforeTheFeed(Cursor),
+    /// It still catches up on the feed before, and is to be told that there is another one.
+    ToBeReset,
     /// It is on its way, or was.
     Standing(Standing),
     /// It ended before: when, and how far it was.
@@ -54,42 +59,85 @@ pub enum Fact {
     EndedWithUnsent(Micros, usize),
     /// It had been written to the socket when it ended.
     EndedAfter(Micros),
-    /// It ended, and how far it was by then is not known.
+    /// It ended, and had got nothing of this feed.
     Ended(Micros),
 }
 
+/// A change, and a connection that is asked what became of it: one subscription after the other.
+#[derive(Debug)]
+pub struct Hearing {
+    key: ConnKey,
+    source: Source,
+    hit: Hit,
+    cursor: Cursor,
+    next: usize,
+    heard: Vec<(SubscriptionName, Fact)>,
+}
+
+/// What had not been sent of all that a connection was to get.
+#[derive(Clone, Copy)]
+struct Unsent {
+    bytes: usize,
+    /// Whether it never will be.
+    is_lost: bool,
+}
+
+impl Hearing {
+    /// Of a change to a topic, at a cursor of the current feed of a source, and of a connection that is here
+    /// or has left.
+    pub fn new(key: ConnKey, source: Source, hit: Hit, cursor: Cursor) -> Self {
+        Self { key, source, hit, cursor, next: 0, heard: Vec::new() }
+    }
+}
+
 impl Hub {
-    /// What is known of a change to a topic, at a cursor of the current feed of a source, and of a
-    /// connection that is here or has left.
-    pub fn testify(&self, shard: usize, key: ConnKey, source: Source, hit: &Hit, cursor: &Cursor) -> Option<Testimony> {
-        let topic = &hit.topic;
-        let register = self.register.as_ref()?;
+    /// What is known: `None` if there is more to be asked, `Some(None)` if nobody knows the connection.
+    pub fn testify(&self, shard: usize, hearing: &mut Hearing) -> Option<Option<Testimony>> {
+        let Some(register) = self.register.as_ref() else { return Some(None) };
+        let Hearing { key, hit, cursor, .. } = &*hearing;
+        let (key, topic) = (*key, &hit.topic);
         let Some(conn) = self.conn(key) else {
-            let left = register.left().find(|left| left.key == key)?;
-            let subs = left.guest.subs.iter();
-            let fact = |past: &Past| (past.name(), self.fact_of_ended(past, hit, cursor, left.waits));
-            return Some(Testimony {
-                connection: ConnectionLook::of_left(shard, left),
-                may_see: left.guest.may_see(topic),
-                subscriptions: subs.map(fact).collect(),
-            });
+            // It may have left meanwhile.
+            let Some(left) = register.left().find(|left| left.key == key) else { return Some(None) };
+            let unsent = Unsent { bytes: left.waits, is_lost: true };
+            let fact = |past: &Past| (past.name(), self.fact_of_ended(past, hit, cursor, unsent));
+            return Some(Some(Testimony {
+                connection: ConnectionLook::of_left(shard, left, 0),
+                may_see: may_see(&left.guest.claims(None), topic),
+                subscriptions: left.guest.subs.iter().map(fact).collect(),
+            }));
         };
         let guest = register.guest(key.index);
-        let here = conn.subs.iter().map(|(_, sub)| {
-            let route = &self.routes[sub.route as usize].key;
-            let (topics, conflate_ms) = (route.topics.to_vec(), route.conflate_ms);
-            let name = SubscriptionName { id: sub.id.to_string(), topics, conflate_ms };
+        let (mut next, mut heard) = (hearing.next, Vec::new());
+        let more = look_at_some(conn.subs.capacity(), &mut next, |place| {
+            let Some(sub) = conn.subs.get(place) else { return };
             let past = guest.and_then(|guest| guest.past(sub.generation));
-            (name, self.fact(key.index, sub, past, source, hit, cursor))
+            heard.push((self.name_of(sub), self.fact(key.index, sub, past, hearing)));
         });
+        hearing.next = next;
+        hearing.heard.extend(heard);
+        if more {
+            return None;
+        }
+        let Hearing { hit, cursor, .. } = &*hearing;
         let is_here = |past: &&Past| conn.subs.iter().any(|(_, sub)| past.is_of(sub.generation));
         let ended = guest.into_iter().flat_map(|guest| guest.subs.iter()).filter(|past| !is_here(past));
-        let ended = ended.map(|past| (past.name(), self.fact_of_ended(past, hit, cursor, self.waits(key.index))));
-        Some(Testimony {
-            connection: self.look_at_connection(shard, key)?,
-            may_see: guest.and_then(|guest| guest.may_see(topic)),
-            subscriptions: here.chain(ended).collect(),
-        })
+        let unsent = self.unsent(key.index);
+        let ended: Vec<_> = ended.map(|past| (past.name(), self.fact_of_ended(past, hit, cursor, unsent))).collect();
+        let Some(connection) = self.look_at_some_of(shard, key, 0) else { return Some(None) };
+        let may_see = guest.and_then(|guest| may_see(&guest.claims(Some(conn)), &hit.topic));
+        let subscriptions = hearing.heard.drain(..).chain(ended).collect();
+        Some(Some(Testimony { connection, may_see, subscriptions }))
+    }
+
+    fn name_of(&self, sub: &Sub) -> SubscriptionName {
+        let route = &self.routes[sub.route as usize].key;
+        SubscriptionName { id: sub.id.to_string(), topics: route.topics.to_vec(), conflate_ms: route.conflate_ms }
+    }
+
+    fn unsent(&self, index: u32) -> Unsent {
+        let lost = self.register.as_ref().and_then(|register| register.guest(index)).map_or(0, |guest| guest.unsent);
+        Unsent { bytes: self.waits(index).max(lost), is_lost: lost > 0 }
     }
 
     /// The topics that a connection is subscribed to, or was.
@@ -104,16 +152,25 @@ impl Hub {
         topics
     }
 
-    fn fact(&self, conn: u32, sub: &Sub, past: Option<&Past>, source: Source, hit: &Hit, cursor: &Cursor) -> Fact {
+    fn fact(&self, conn: u32, sub: &Sub, past: Option<&Past>, hearing: &Hearing) -> Fact {
+        let Hearing { source, hit, cursor, .. } = hearing;
         let route = &self.routes[sub.route as usize];
-        if !self.takes(route, &hit.topic, source) {
+        if !self.takes(route, &hit.topic, *source) {
             return Fact::OtherTopic;
         }
         if !route.key.form.wants(hit) {
             return Fact::Filtered;
         }
-        past.and_then(|past| self.fact_of_past(past, cursor))
-            .unwrap_or_else(|| Fact::Standing(self.standing(conn, sub, source, cursor.offset)))
+        if matches!(&sub.state, SubState::Behind(behind) if behind.source == *source && behind.feed != cursor.feed) {
+            return Fact::ToBeReset;
+        }
+        match past {
+            // It is being closed, and gets no more.
+            Some(past) if past.ended.is_some() => self.fact_of_ended(past, hit, cursor, self.unsent(conn)),
+            past => past
+                .and_then(|past| self.fact_of_past(past, cursor))
+                .unwrap_or_else(|| Fact::Standing(self.standing(conn, sub, *source, cursor.offset))),
+        }
     }
 
     /// What came before it began, or fell into a gap that it was told of.
@@ -134,11 +191,10 @@ impl Hub {
         }
         // One that was there when the feed began has all of it, as far as it is known here.
         let is_before_all = began.is_none() && cursor.offset <= view.began;
-        let at = Cursor::new(cursor.feed.clone(), view.began);
-        is_before_all.then_some(Fact::Later(at, false, Some(past.since)))
+        is_before_all.then(|| Fact::BeforeTheFeed(Cursor::new(cursor.feed.clone(), view.began)))
     }
 
-    fn fact_of_ended(&self, past: &Past, hit: &Hit, cursor: &Cursor, waits: usize) -> Fact {
+    fn fact_of_ended(&self, past: &Past, hit: &Hit, cursor: &Cursor, unsent: Unsent) -> Fact {
         if !past.topics.contains(&hit.topic) {
             return Fact::OtherTopic;
         }
@@ -156,18 +212,21 @@ impl Hub {
             Fact::EndedBefore(ended.at, reached.built)
         } else if cursor.offset > reached.built {
             Fact::EndedBehind(ended.at, reached.built)
-        } else if waits > 0 && (ended.queued || cursor.offset > reached.written) {
-            Fact::EndedWithUnsent(ended.at, waits)
+        } else if unsent.bytes > 0 && (ended.queued || cursor.offset > reached.written) {
+            // What waited for it when it ended went into the connection's own queue.
+            match unsent.is_lost {
+                true => Fact::EndedWithUnsent(ended.at, unsent.bytes),
+                false => Fact::Standing(Standing::Queued(unsent.bytes)),
+            }
         } else {
             Fact::EndedAfter(ended.at)
         }
     }
 }
 
-impl Guest {
-    fn may_see(&self, topic: &Topic) -> Option<bool> {
-        Some(self.claims.as_ref()?.may_subscribe(topic.as_str()))
-    }
+/// Whether one of these covers a topic, if there are any.
+fn may_see(claims: &[&Claims], topic: &Topic) -> Option<bool> {
+    (!claims.is_empty()).then(|| claims.iter().any(|claims| claims.may_subscribe(topic.as_str())))
 }
 
 impl Past {

@@ -20,6 +20,8 @@ use crate::{
     realtime::{Join, Ref, Vsn},
 };
 
+mod looks;
+
 const SOURCE: Source = Source::Notify;
 
 fn topic(name: &str) -> Topic {
@@ -245,7 +247,8 @@ async fn what_came_before_a_loss_was_not_lost() {
     let fact = |offset: u64| {
         let hit = Hit::read(&topic("a"), &batches[offset as usize - 1].slices[0].1, 0).unwrap().remove(0);
         let cursor = Cursor::new(feed.clone(), offset);
-        hub.with(|hub| hub.testify(0, key, SOURCE, &hit, &cursor).unwrap().subscriptions.remove(0).1)
+        let mut hearing = Hearing::new(key, SOURCE, hit, cursor);
+        hub.with(|hub| hub.testify(0, &mut hearing).unwrap().unwrap().subscriptions.remove(0).1)
     };
     for sent in [1, 2, 5] {
         assert_eq!(fact(sent), Fact::Standing(Standing::Written), "{sent}");
@@ -253,4 +256,78 @@ async fn what_came_before_a_loss_was_not_lost() {
     for missed in [3, 4] {
         assert!(matches!(fact(missed), Fact::Skipped(ResetReason::HistoryTrimmed, ..)), "{missed}: {:?}", fact(missed));
     }
+}
+
+/// Takes a connection in, on a socket of its own.
+async fn joined(hub: &HubHandle) -> (Client, ConnKey) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, peer) = listener.accept().await.unwrap();
+    let key = hub.with(|hub| {
+        let key = hub.join(Rc::new(socket), Speech::WebSocket);
+        let caller = Caller { peer, client: Ipv4Addr::LOCALHOST.into() };
+        hub.introduce(key, caller, "native", Some(&Claims::anonymous()));
+        key
+    });
+    (client, key)
+}
+
+#[tokio::test]
+async fn much_that_came_while_a_page_was_let_in_is_sent_in_steps_and_once() {
+    let local = tokio::task::LocalSet::new();
+    Box::pin(local.run_until(let_in_between_two_feeds())).await;
+}
+
+async fn let_in_between_two_feeds() {
+    let feeds = [(Source::Log, FeedId::random(), "public.a"), (SOURCE, FeedId::random(), "b")];
+    let hub = hub_of(feeds[0].0, &feeds[0].1, &["public.a"]);
+    let catalogue = Arc::new(Catalogue::of_channels([topic("b")]));
+    let start = Arc::new(Start { feed: feeds[1].1.clone(), last: 0, at: 0, catalogue });
+    hub.apply(FeedEvent::Started { source: SOURCE, start });
+    let since = hub.with(|hub| hub.positions());
+    let mut batchers = feeds.clone().map(|(_, feed, _)| Batcher::new(feed, 1, 0));
+    let fill = "x".repeat(20_000);
+    let mut sent: [u64; 2] = [0, 0];
+    let mut send = |which: usize| {
+        let (source, _, name) = &feeds[which];
+        sent[which] += 1;
+        batchers[which].push(&topic(name), 0, Kind::Json, format!(r#"["{name}",{},"{fill}"]"#, sent[which]).as_bytes());
+        let batch = Arc::new(batchers[which].take(0));
+        hub.with(|hub| hub.batch(*source, &batch, &[]));
+    };
+    (0..40).for_each(|n| send(n % 2));
+    let (client, key) = joined(&hub).await;
+    hub.with(|hub| hub.subscribe_plain(key, &[topic("public.a"), topic("b")], Wrap::None, &since));
+    let first = hub.with(|hub| hub.conn(key).unwrap().outbox.bytes());
+    assert!((60_000..150_000).contains(&first), "one step, and not all: {first}");
+    // Its session writes whenever the socket takes more.
+    let writer = hub.clone();
+    tokio::task::spawn_local(
+        async move { writer.writing_for(key, std::pin::pin!(std::future::pending::<()>())).await },
+    );
+    client.set_nonblocking(true).unwrap();
+    let client = tokio::net::TcpStream::from_std(client).unwrap();
+    let (mut text, deadline, mut more) = (Vec::new(), Instant::now() + Duration::from_secs(20), 0..20);
+    while text.len() < 60 * 20_000 {
+        assert!(Instant::now() < deadline, "{} bytes have come", text.len());
+        // Changes go on coming before it has them all.
+        more.next().into_iter().for_each(|n| send(n % 2));
+        while hub.with(|hub| hub.flush_some(64)) {}
+        let mut bytes = [0; 65_536];
+        while let Ok(count @ 1..) = client.try_read(&mut bytes) {
+            text.extend_from_slice(&bytes[..count]);
+        }
+        tokio::task::yield_now().await;
+    }
+    for (_, _, name) in &feeds {
+        let numbers: Vec<u64> = numbers_of(&text, name);
+        assert_eq!(numbers, (1..=30).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+/// The numbers of the changes of a topic, in order.
+fn numbers_of(text: &[u8], name: &str) -> Vec<u64> {
+    let text = String::from_utf8_lossy(text);
+    let prefix = format!(r#"["{name}","#);
+    text.split(&prefix).skip(1).map(|rest| rest[..rest.find(',').unwrap()].parse().unwrap()).collect()
 }

@@ -9,12 +9,12 @@ use protocol::{
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
-use super::{Answer, Inspector, Refused, json};
+use super::{Answer, Inspector, Refused, elsewhere, json};
 use crate::{
     encode::write_change,
     historian::{Stretch, Subject},
     hit::Hit,
-    hub::{Hub, Recall, Refusal},
+    hub::{Hub, Recall, Refusal, Remembered},
     query::Query,
     row_key::RowKey,
 };
@@ -64,12 +64,13 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     let (usual, most) = LIMIT;
     let limit = query.number("limit", 1..=most)?.unwrap_or(usual) as usize;
     let last = last(&inspector, &topic, key, limit).await?;
-    json(Page {
+    json(move || Page {
         source: last.source,
         from: if last.from_history { "history" } else { "memory" },
         changes: last.hits.iter().rev().map(|hit| shown(&last.feed, hit)).collect(),
         topic,
     })
+    .await
 }
 
 /// The topic that is asked for.
@@ -118,20 +119,45 @@ pub async fn last(inspector: &Inspector, topic: &Topic, key: Option<RowKey>, mos
         let message = format!("'{topic}' is a NOTIFY channel, whose payloads have no key; ask with a cursor");
         return Err(Refusal(ErrorCode::NoKey, message).into());
     }
-    let mut recall = Some(Recall::new(source, topic.clone(), key.clone(), most, MOST_BYTES));
-    let look = move |hub: &Hub| {
-        let more = recall.as_mut().is_some_and(|recall| hub.recall(recall));
-        if more { None } else { Some(recall.take().map(|recall| recall.found)) }
-    };
-    // They have the same in memory, or nearly.
-    let found = inspector.0.shards.ask_one(0, look).await?.flatten().unwrap_or_default();
-    let feed = move |hub: &Hub| Some(hub.cursor_of(source).map(|cursor| cursor.feed));
-    let feed = inspector.0.shards.ask_one(0, feed).await?.flatten().ok_or(Refused::Busy("the feed has just gone"))?;
-    if !found.is_empty() {
-        return Ok(Last { source, feed, hits: found, from_history: false });
+    let recall = Recall::new(topic.clone(), key.clone(), most, MOST_BYTES);
+    let (feed, recall) = from_memory(inspector, source, topic, recall).await?;
+    if !recall.found.is_empty() {
+        return Ok(Last { source, feed, hits: recall.found, from_history: false });
     }
     let hits = from_history(inspector, source, &feed, topic, key, most).await?;
     Ok(Last { source, feed, hits, from_history: true })
+}
+
+/// Looks through the memory of one shard, for they have the same, or nearly; and which feed that is.
+async fn from_memory(
+    inspector: &Inspector,
+    source: Source,
+    topic: &Topic,
+    mut recall: Recall,
+) -> Result<(FeedId, Recall), Refused> {
+    let mut remembered = Remembered::new(source, topic.clone());
+    loop {
+        let mut asked = Some(remembered);
+        let look = move |hub: &Hub| {
+            let more = asked.as_mut().is_some_and(|remembered| hub.remember(remembered));
+            if more { None } else { asked.take() }
+        };
+        let gone = Refused::Busy("the feed has just gone");
+        remembered = inspector.0.shards.ask_one(0, look).await?.ok_or(gone)?;
+        let feed = remembered.feed().cloned().ok_or(Refused::Busy("the feed has just gone"))?;
+        let batches = remembered.take();
+        if batches.is_empty() {
+            return Ok((feed, recall));
+        }
+        recall = elsewhere(move || {
+            batches.iter().for_each(|batch| recall.take_batch(batch));
+            recall
+        })
+        .await?;
+        if recall.is_enough() {
+            return Ok((feed, recall));
+        }
+    }
 }
 
 /// Looks ever further back, until there is enough: a topic's last change is known, and not the one before.
@@ -151,7 +177,7 @@ async fn from_history(
     let Some(head) = head.filter(|head| head.feed == *feed) else { return Ok(Vec::new()) };
     let Some(tail) = head.tails.get(topic).copied() else { return Ok(Vec::new()) };
     let subject = Subject { source, feed: feed.clone(), topics: vec![topic.clone()] };
-    let mut recall = Recall::new(source, topic.clone(), key, most, MOST_BYTES);
+    let mut recall = Recall::new(topic.clone(), key, most, MOST_BYTES);
     // Everything behind this offset has been looked at.
     let (mut done, mut reads) = (tail, 0);
     for back in FURTHER {
@@ -177,15 +203,15 @@ async fn from_history(
                 }
             }
         }
-        // To look for a key is to read the JSON of a MiB, and this is a shard's thread.
-        let looking = tokio::task::spawn_blocking(move || {
+        // To look for a key is to read the JSON of a MiB.
+        let looking = elsewhere(move || {
             for (after, through, hits) in parts.into_iter().rev() {
                 let is_of_it = |hit: &&Hit| after < hit.offset() && hit.offset() <= through;
                 recall.take(hits.iter().filter(is_of_it).cloned());
             }
             recall
         });
-        recall = looking.await.map_err(|_| Refused::Busy("this gateway is stopping"))?;
+        recall = looking.await?;
         done = start.min(done);
         if recall.is_enough() || is_all {
             break;

@@ -1,12 +1,14 @@
 //! Connections: lists of them, and one.
 
+use std::cmp::Reverse;
+
 use axum::http::Uri;
 use protocol::ErrorCode;
 use serde_json::json;
 
-use super::{Answer, Inspector, Refused, json, kernel::Kernel};
+use super::{Answer, Inspector, Refused, elsewhere, json, kernel::Kernel};
 use crate::{
-    hub::{ConnKey, ConnectionLook, Order, Rank, Refusal, Scan, Totals},
+    hub::{ConnKey, ConnectionLook, Hub, Order, Rank, Refusal, Scan, Totals, look_at_some},
     query::Query,
 };
 
@@ -33,18 +35,36 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     };
     let scan = Scan::new(order, query.text("search")?, skip + limit);
     let scans = scan_all(&inspector, scan).await?;
-    let (mut totals, mut matched) = (Totals::default(), 0);
-    let mut found: Vec<(Rank, usize, ConnKey)> = Vec::new();
-    for (shard, scan) in scans.into_iter().enumerate() {
-        totals.add(&scan.totals);
-        matched += scan.matched;
-        found.extend(scan.found.into_iter().map(|(rank, key)| (rank, shard, key)));
-    }
-    found.sort_by(|(a, ..), (b, ..)| b.cmp(a));
+    let found = elsewhere(move || Found::of(scans)).await?;
     let shown: Vec<(usize, ConnKey)> =
-        found.iter().skip(skip).take(limit).map(|(_, shard, key)| (*shard, *key)).collect();
-    let connections = look_at(&inspector, &shown).await?;
-    json(json!({ "totals": totals, "matched": matched, "skip": skip, "connections": connections }))
+        found.keys.iter().skip(skip).take(limit).map(|(_, shard, key)| (*shard, *key)).collect();
+    let looks = look_at(&inspector, shown).await?;
+    json(move || {
+        let connections = with_kernel(looks);
+        json!({ "totals": found.totals, "matched": found.matched, "skip": skip, "connections": connections })
+    })
+    .await
+}
+
+/// What the shards have found together.
+struct Found {
+    totals: Totals,
+    matched: usize,
+    /// In order.
+    keys: Vec<(Rank, usize, ConnKey)>,
+}
+
+impl Found {
+    fn of(scans: Vec<Scan>) -> Self {
+        let mut all = Self { totals: Totals::default(), matched: 0, keys: Vec::new() };
+        for (shard, scan) in scans.into_iter().enumerate() {
+            all.totals.add(&scan.totals);
+            all.matched += scan.matched;
+            all.keys.extend(scan.found.into_iter().map(|(rank, key)| (rank, shard, key)));
+        }
+        all.keys.sort_unstable_by_key(|(rank, shard, key)| (Reverse(*rank), *shard, key.place()));
+        all
+    }
 }
 
 /// `GET /inspect/api/left`
@@ -58,11 +78,14 @@ pub async fn serve_left(inspector: Inspector, uri: Uri) -> Answer {
         move |hub| Some(hub.look_at_those_who_left(shard, search.as_deref(), limit))
     });
     let left = left.await?;
-    let matched: usize = left.iter().map(|(_, matched)| matched).sum();
-    let mut connections: Vec<ConnectionLook> = left.into_iter().flat_map(|(looks, _)| looks).collect();
-    connections.sort_by_key(|look| std::cmp::Reverse(look.left));
-    connections.truncate(limit);
-    json(json!({ "matched": matched, "connections": connections }))
+    json(move || {
+        let matched: usize = left.iter().map(|(_, matched)| matched).sum();
+        let mut connections: Vec<ConnectionLook> = left.into_iter().flat_map(|(looks, _)| looks).collect();
+        connections.sort_by_key(|look| Reverse(look.left));
+        connections.truncate(limit);
+        json!({ "matched": matched, "connections": connections })
+    })
+    .await
 }
 
 /// `GET /inspect/api/connection`
@@ -77,11 +100,8 @@ pub async fn serve_one(inspector: Inspector, uri: Uri) -> Answer {
     let look = inspector.0.shards.ask_one(shard, move |hub| {
         Some(hub.look_at_connection(shard, key).or_else(|| hub.look_at_one_that_left(shard, key)))
     });
-    let mut look = look.await?.flatten().ok_or_else(|| gone(name))?;
-    if let Some(kernel) = Kernel::open() {
-        ask_kernel(&kernel, &mut look);
-    }
-    json(look)
+    let look = look.await?.flatten().ok_or_else(|| gone(name))?;
+    json(move || with_kernel(vec![look]).pop()).await
 }
 
 /// How all connections do.
@@ -110,39 +130,39 @@ pub fn gone(name: &str) -> Refused {
     Refused::Unknown("unknown_connection", message)
 }
 
-/// Bytes of it that wait in the kernel.
-pub fn ask_kernel(kernel: &Kernel, look: &mut ConnectionLook) {
-    look.kernel_bytes = look.local.zip(look.peer).and_then(|(local, peer)| kernel.unacknowledged(local, peer));
+/// With the bytes of each that wait in the kernel.
+pub fn with_kernel(mut looks: Vec<ConnectionLook>) -> Vec<ConnectionLook> {
+    let Some(kernel) = Kernel::open() else { return looks };
+    for look in &mut looks {
+        look.kernel_bytes = look.local.zip(look.peer).and_then(|(local, peer)| kernel.unacknowledged(local, peer));
+    }
+    looks
 }
 
 async fn scan_all(inspector: &Inspector, scan: Scan) -> Result<Vec<Scan>, Refused> {
     let question = |shard| {
         let mut scan = scan.clone();
-        move |hub: &crate::hub::Hub| (!hub.scan(shard, &mut scan)).then(|| scan.clone())
+        move |hub: &Hub| (!hub.scan(shard, &mut scan)).then(|| scan.clone())
     };
     inspector.0.shards.ask(question).await
 }
 
 /// Those of a list that are still there, in its order.
-async fn look_at(inspector: &Inspector, shown: &[(usize, ConnKey)]) -> Result<Vec<ConnectionLook>, Refused> {
+async fn look_at(inspector: &Inspector, shown: Vec<(usize, ConnKey)>) -> Result<Vec<ConnectionLook>, Refused> {
     let looks = inspector.0.shards.ask(|shard| {
-        let keys: Vec<(usize, ConnKey)> = shown
-            .iter()
-            .enumerate()
-            .filter(|(_, (of, _))| *of == shard)
-            .map(|(place, (_, key))| (place, *key))
-            .collect();
-        move |hub| {
-            let look = |(place, key): &(usize, ConnKey)| Some((*place, hub.look_at_connection(shard, *key)?));
-            Some(keys.iter().filter_map(look).collect::<Vec<_>>())
+        let of_it = |(_, (of, _)): &(usize, &(usize, ConnKey))| *of == shard;
+        let keys: Vec<(usize, ConnKey)> =
+            shown.iter().enumerate().filter(of_it).map(|(place, (_, key))| (place, *key)).collect();
+        let (mut next, mut looks) = (0, Vec::new());
+        move |hub: &Hub| {
+            let more = look_at_some(keys.len(), &mut next, |one| {
+                let (place, key) = keys[one];
+                looks.extend(hub.look_at_one_of_many(shard, key).map(|look| (place, look)));
+            });
+            (!more).then(|| std::mem::take(&mut looks))
         }
     });
     let mut looks: Vec<(usize, ConnectionLook)> = looks.await?.into_iter().flatten().collect();
     looks.sort_by_key(|(place, _)| *place);
-    let kernel = Kernel::open();
-    let ask = |(_, mut look): (usize, ConnectionLook)| {
-        kernel.iter().for_each(|kernel| ask_kernel(kernel, &mut look));
-        look
-    };
-    Ok(looks.into_iter().map(ask).collect())
+    Ok(looks.into_iter().map(|(_, look)| look).collect())
 }

@@ -27,7 +27,7 @@ mod words;
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state, map_response},
@@ -36,6 +36,7 @@ use axum::{
 };
 use bus::Reader;
 use protocol::Source;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -173,8 +174,17 @@ async fn let_open(State(inspector): State<Inspector>, request: Request, next: Ne
     }
 }
 
-fn json(body: impl serde::Serialize) -> Answer {
-    Ok(Json(body).into_response())
+/// Answers with what is put together elsewhere: this is a shard's thread, and it takes longer than a piece of
+/// a look.
+async fn json<T: Serialize>(put_together: impl FnOnce() -> T + Send + 'static) -> Answer {
+    let body = elsewhere(move || serde_json::to_vec(&put_together())).await?;
+    let body = body.map_err(|_| Refused::Busy("this answer cannot be written as JSON"))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Does something on another thread than a shard's.
+async fn elsewhere<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    tokio::task::spawn_blocking(act).await.map_err(|_| Refused::Busy("this gateway is stopping"))
 }
 
 impl From<Refusal> for Refused {

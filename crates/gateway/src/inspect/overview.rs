@@ -10,10 +10,10 @@ use protocol::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Inspector, connections::totals, json, words};
+use super::{Answer, Inspector, Refused, connections::totals, elsewhere, json, words};
 use crate::{
     feed::FeedState,
-    hub::{FeedLook, Totals, names},
+    hub::{FeedLook, Hub, Totals, Uncarried, names},
     query::Query,
 };
 
@@ -53,10 +53,10 @@ struct Feed {
 pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     Query::of(&uri, &[])?;
     let inner = &inspector.0;
-    let looks = inner.shards.ask(|_| |hub| Some((hub.look_at_feeds(), hub.uncarried_topics()))).await?;
+    let looks = inner.shards.ask(|_| |hub: &Hub| Some(hub.look_at_feeds())).await?;
     let totals = totals(&inspector).await?;
-    let uncarried: BTreeSet<Topic> = looks.iter().flat_map(|(_, uncarried)| uncarried.iter().cloned()).collect();
-    let looks: Vec<FeedLook> = looks.into_iter().flat_map(|(feeds, _)| feeds).collect();
+    let uncarried = uncarried(&inspector).await?;
+    let looks: Vec<FeedLook> = looks.into_iter().flatten().collect();
     let of = |source| looks.iter().filter(|look| look.source == source).cloned().collect();
     let states = inner.readiness.states().into_iter();
     let feeds: Vec<Feed> =
@@ -88,8 +88,7 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     }
     of_connections(&totals, inner.limits.count(), inner.limits.most(), &mut problems);
     // A gateway that has just begun may not have heard of all of them.
-    if !uncarried.is_empty() && inner.readiness.started().elapsed() > SILENT {
-        let topics = names(uncarried.iter().map(Topic::as_str));
+    if let Some(topics) = uncarried.filter(|_| inner.readiness.started().elapsed() > SILENT) {
         problems.push(Problem {
             level: "warning",
             text: format!("Clients wait for topics that no listener carries: {topics}"),
@@ -97,7 +96,7 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
         });
     }
     problems.sort_by_key(|problem| problem.level);
-    json(json!({
+    let overview = json!({
         "gateway": &*inner.name,
         "version": env!("CARGO_PKG_VERSION"),
         "now": rfc3339(now()),
@@ -107,7 +106,22 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
         "feeds": feeds.iter().map(|feed| feed.json(inspector.0.metrics.gaps(feed.source))).collect::<Vec<_>>(),
         "connections": totals,
         "connections_most": inner.limits.most(),
-    }))
+    });
+    json(move || overview).await
+}
+
+/// The names of topics that clients wait for and nobody carries, if there are any.
+async fn uncarried(inspector: &Inspector) -> Result<Option<String>, Refused> {
+    let question = |_| {
+        let mut uncarried = Uncarried::default();
+        move |hub: &Hub| (!hub.look_for_uncarried(&mut uncarried)).then(|| std::mem::take(&mut uncarried.topics))
+    };
+    let found = inspector.0.shards.ask(question).await?;
+    elsewhere(move || {
+        let topics: BTreeSet<&str> = found.iter().flatten().map(Topic::as_str).collect();
+        (!topics.is_empty()).then(|| names(topics.into_iter()))
+    })
+    .await
 }
 
 impl Feed {

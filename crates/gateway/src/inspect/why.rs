@@ -12,14 +12,13 @@ use serde_json::value::RawValue;
 use super::{
     Answer, Inspector, Refused,
     changes::{last, shown, topic_of},
-    connections::{gone, parse},
-    json,
-    kernel::Kernel,
+    connections::{gone, parse, with_kernel},
+    elsewhere, json,
 };
 use crate::{
     historian::{Stretch, Subject},
     hit::Hit,
-    hub::{ConnKey, ConnectionLook, Hub, Refusal, SubscriptionName, Testimony, Whereabouts},
+    hub::{ConnKey, ConnectionLook, Hearing, Hub, Refusal, SubscriptionName, Testimony, Whereabouts, change_at},
     query::Query,
     row_key::RowKey,
 };
@@ -34,8 +33,8 @@ enum Sought {
 
 /// The answer.
 #[derive(Serialize)]
-struct WhyAnswer<'a> {
-    connection: &'a str,
+struct WhyAnswer {
+    connection: String,
     change: Option<Box<RawValue>>,
     /// In a word.
     state: &'static str,
@@ -73,18 +72,27 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
     let (source, cursor, hit) = match sought {
         Sought::Found(source, cursor, hit) => (source, cursor, hit),
         Sought::Not(state, text) => {
-            let known = inspector.0.shards.ask_one(shard, move |hub: &Hub| Some(is_known(hub, shard, key)));
+            let known = inspector.0.shards.ask_one(shard, move |hub: &Hub| Some(hub.knows(key)));
             if !known.await?.unwrap_or(false) {
                 return Err(gone(name));
             }
-            let subscriptions = Vec::new();
-            return json(WhyAnswer { connection: name, change: None, state, text, subscriptions, client: None });
+            let (connection, subscriptions) = (name.to_owned(), Vec::new());
+            let answer = WhyAnswer { connection, change: None, state, text, subscriptions, client: None };
+            return json(move || answer).await;
         }
     };
-    let (asked, of) = (hit.clone(), cursor.clone());
-    let testimony = inspector.0.shards.ask_one(shard, move |hub| Some(hub.testify(shard, key, source, &asked, &of)));
+    let mut hearing = Hearing::new(key, source, (*hit).clone(), cursor.clone());
+    let testimony = inspector.0.shards.ask_one(shard, move |hub: &Hub| hub.testify(shard, &mut hearing));
     let testimony = testimony.await?.flatten().ok_or_else(|| gone(name))?;
-    let kernel = Unacknowledged { bytes: kernel_bytes(&testimony), proxy: testimony.connection.proxy() };
+    let name = name.to_owned();
+    json(move || answer(name, &cursor, &hit, testimony)).await
+}
+
+fn answer(connection: String, cursor: &Cursor, hit: &Hit, mut testimony: Testimony) -> WhyAnswer {
+    if let Some(look) = with_kernel(vec![testimony.connection.clone()]).pop() {
+        testimony.connection = look;
+    }
+    let kernel = Unacknowledged { bytes: testimony.connection.kernel_bytes, proxy: testimony.connection.proxy() };
     let said: Vec<(SubscriptionName, Said)> =
         testimony.subscriptions.iter().map(|(sub, fact)| (sub.clone(), say(sub, fact, kernel))).collect();
     let all = overall(&testimony, &hit.topic, &said);
@@ -95,25 +103,18 @@ pub async fn serve(inspector: Inspector, uri: Uri) -> Answer {
         state: said.state,
         text: said.text,
     };
-    let mut client = testimony.connection;
-    client.kernel_bytes = kernel.bytes;
-    client.subscriptions.clear();
-    json(WhyAnswer {
-        connection: name,
-        change: shown(&cursor.feed, &hit),
+    WhyAnswer {
+        connection,
+        change: shown(&cursor.feed, hit),
         state: all.state,
         text: all.text,
         subscriptions: said.into_iter().map(of_sub).collect(),
-        client: Some(client),
-    })
+        client: Some(testimony.connection),
+    }
 }
 
 fn bad(message: &str) -> Refused {
     Refusal(ErrorCode::BadMessage, message.into()).into()
-}
-
-fn is_known(hub: &Hub, shard: usize, key: ConnKey) -> bool {
-    hub.look_at_connection(shard, key).or_else(|| hub.look_at_one_that_left(shard, key)).is_some()
 }
 
 /// Looks for a change in memory, then in the histories of what the connection wants.
@@ -124,14 +125,15 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
         return Ok(Sought::Not("unknown", "This gateway has no such connection.".into()));
     };
     let source = match whereabouts {
-        Whereabouts::Here(source, hit) => return Ok(Sought::Found(source, cursor, hit)),
-        Whereabouts::Earlier(source) => source,
-        Whereabouts::Nowhere => {
-            let text = format!(
-                "{cursor} is the cursor of no change: it stands for having nothing yet, or for a place between changes."
-            );
-            return Ok(Sought::Not("unknown", text));
+        Whereabouts::Here(source, batch) => {
+            let offset = cursor.offset;
+            return Ok(match elsewhere(move || change_at(&batch, offset)).await? {
+                Some(hit) => Sought::Found(source, cursor, Box::new(hit)),
+                None => of_no_change(&cursor),
+            });
         }
+        Whereabouts::Earlier(source) => source,
+        Whereabouts::Nowhere => return Ok(of_no_change(&cursor)),
         Whereabouts::Ahead(source, here) => {
             let text = format!(
                 "This gateway has not got it yet: its {source} feed is at {here}. Either the change is on its way, or \
@@ -142,7 +144,8 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
         Whereabouts::OtherFeed => {
             let text = format!(
                 "{cursor} is of a feed that this gateway does not have now. If that feed was here before, a new one has \
-                 taken its place, and each client that resumes or was connected was told reset (new_feed)."
+                 taken its place, and each client that resumes or was connected was told reset (new_feed), but for plain \
+                 endpoints, which have no word for it."
             );
             return Ok(Sought::Not("other_feed", text));
         }
@@ -185,6 +188,13 @@ async fn at_cursor(inspector: &Inspector, cursor: Cursor, shard: usize, key: Con
     })
 }
 
+fn of_no_change(cursor: &Cursor) -> Sought {
+    let text = format!(
+        "{cursor} is the cursor of no change: it stands for having nothing yet, or for a place between changes."
+    );
+    Sought::Not("unknown", text)
+}
+
 /// Looks for the last change of a row.
 async fn of_row(inspector: &Inspector, topic: Topic, key: &str) -> Result<Sought, Refused> {
     let last = last(inspector, &topic, Some(RowKey::parse(key)), 1).await?;
@@ -199,10 +209,4 @@ async fn of_row(inspector: &Inspector, topic: Topic, key: &str) -> Result<Sought
             ),
         ),
     })
-}
-
-/// Bytes in the kernel, of one that is connected.
-fn kernel_bytes(testimony: &Testimony) -> Option<u32> {
-    let (local, peer) = testimony.connection.local.zip(testimony.connection.peer)?;
-    Kernel::open()?.unacknowledged(local, peer)
 }

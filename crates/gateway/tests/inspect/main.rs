@@ -7,4 +7,5 @@ mod protection;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
+mod truths;
 mod why;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[track_caller]
-fn is(answer: &Value, state: &str, words: &str) {
+pub fn is(answer: &Value, state: &str, words: &str) {
     assert_eq!(answer["state"], state, "{answer:#}");
     assert!(answer["text"].as_str().unwrap().contains(words), "{answer:#}");
 }
@@ -41,7 +41,7 @@ async fn what_was_sent_and_what_came_before_or_goes_elsewhere() {
     is(
         &sent,
         "sent",
-        "Sent: it matched, and is written to the client's socket and the client's machine has acknowledged",
+        "Sent: it matched, and is written to the client's socket, and the client's machine has acknowledged",
     );
     assert_eq!((&sent["change"]["topic"], &sent["change"]["data"]["n"]), (&json!("public.orders"), &json!(2)));
     assert_eq!((&sent["subscriptions"][0]["id"], &sent["client"]["state"]), (&json!("mine"), &json!("up to date")));
@@ -71,7 +71,7 @@ async fn what_was_sent_and_what_came_before_or_goes_elsewhere() {
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(0))).await, "unknown", "the cursor of no change");
     drop(client);
     until(&gateway, "left", |left| left["matched"] == 1).await;
-    is(&why(&gateway, &id, &second).await, "sent", "before this ended");
+    is(&why(&gateway, &id, &second).await, "sent", "written to the client's socket; this ended");
     is(&why(&gateway, &id, &first).await, "before_it_began", "before this subscription");
     feed.insert("public.orders", r#"{"id":5}"#).await;
     until_it_is_there(&gateway, &feed).await;
@@ -81,7 +81,7 @@ async fn what_was_sent_and_what_came_before_or_goes_elsewhere() {
     gateway.shutdown.cancel();
 }
 
-fn cursor_of(cursor: &str) -> String {
+pub fn cursor_of(cursor: &str) -> String {
     format!("cursor={cursor}")
 }
 
@@ -146,7 +146,7 @@ async fn what_is_conflated_is_held_back_and_then_coalesced() {
     // At once after a pause.
     client.next("change").await;
     let first = cursor_of(&feed.cursor(1));
-    is(&why(&gateway, &id, &first).await, "coalesced", "at most one frame a row in 60000 ms");
+    is(&why(&gateway, &id, &first).await, "coalesced", "at most one frame a row in 1 min");
     feed.insert("public.orders", r#"{"id":2}"#).await;
     until_it_is_there(&gateway, &feed).await;
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "not_sent_yet", "held back to be joined");
@@ -226,7 +226,7 @@ async fn what_one_topic_has_kept_and_another_has_not() {
 const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
 
 /// A gateway that wants tokens, and the file of its secret.
-async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
+pub async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
     let config = format!(
@@ -237,7 +237,7 @@ async fn with_tokens() -> (TestGateway, tempfile::NamedTempFile) {
     (gateway, secret)
 }
 
-fn token(subject: &str, topics: &[&str]) -> String {
+pub fn token(subject: &str, topics: &[&str]) -> String {
     let claims =
         json!({ "aud": "rowcast", "iss": "tests", "exp": 4_000_000_000_u64, "sub": subject, "topics": topics });
     encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
@@ -260,7 +260,7 @@ async fn what_a_token_does_not_cover() {
     is(&why(&gateway, &id, &cursor).await, "denied", "the token's claim 'topics' does not cover b");
     let found = crate::stage::look(&gateway, "connections?search=ada").await;
     let one = &found["connections"][0];
-    assert_eq!((&one["subject"], &one["may_subscribe"]), (&json!("ada"), &json!(["a"])), "{one:#}");
+    assert_eq!((&one["subjects"], &one["may_subscribe"]), (&json!(["ada"]), &json!(["a"])), "{one:#}");
     assert!(!found.to_string().contains(&token[..20]), "the token is nobody's");
     gateway.shutdown.cancel();
 }
@@ -281,7 +281,7 @@ async fn plain_endpoints_and_streams_of_events_are_answered_too() {
     events.named("subscribed").await;
     events.change().await;
     let cursor = cursor_of(&feed.cursor(1));
-    is(&acknowledged(&gateway, &plain_id, &cursor).await, "sent", "has acknowledged all that was");
+    is(&acknowledged(&gateway, &plain_id, &cursor).await, "sent", "has acknowledged everything");
     is(&why(&gateway, &sse_id, &cursor).await, "sent", "whether it arrived is not known here");
     gateway.shutdown.cancel();
 }
@@ -305,7 +305,7 @@ async fn what_a_channel_did_not_ask_for() {
     drop(client);
     until(&gateway, "left", |left| left["matched"] == 1).await;
     is(&why(&gateway, &id, &cursor_of(&feed.cursor(1))).await, "filtered", "did not ask for this kind of change");
-    is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "before this ended");
+    is(&why(&gateway, &id, &cursor_of(&feed.cursor(2))).await, "sent", "written to the client's socket; this ended");
     gateway.shutdown.cancel();
 }
 
@@ -342,7 +342,7 @@ async fn what_the_token_of_a_channel_does_not_cover() {
     let join = json!({ "topic": "realtime:x", "event": "phx_join", "payload": payload, "ref": "1", "join_ref": "1" });
     client.send(&join.to_string()).await;
     let list = until(&gateway, "connections", |list| list["connections"][0]["subscription_count"] == 1).await;
-    assert_eq!(list["connections"][0]["subject"], "ada", "{list:#}");
+    assert_eq!(list["connections"][0]["subjects"], json!(["ada"]), "{list:#}");
     let id = newest(&gateway).await;
     feed.insert("public.others", r#"{"id":1}"#).await;
     until_it_is_there(&gateway, &feed).await;
@@ -353,7 +353,7 @@ async fn what_the_token_of_a_channel_does_not_cover() {
     let renew =
         json!({ "topic": "realtime:x", "event": "access_token", "payload": renewed, "ref": "2", "join_ref": "1" });
     client.send(&renew.to_string()).await;
-    until(&gateway, "connections", |list| list["connections"][0]["subject"] == "eve").await;
+    until(&gateway, "connections", |list| list["connections"][0]["subjects"] == json!(["eve"])).await;
     is(&why(&gateway, &id, &asked).await, "not_subscribed", "but not to public.others");
     gateway.shutdown.cancel();
 }

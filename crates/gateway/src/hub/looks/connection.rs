@@ -13,12 +13,16 @@ use super::{
         Hub,
         conn::{Conn, ConnKey, Sub, SubState},
         register::{Guest, Left, Past, Skipped},
+        standing::Unwritten,
     },
     maybe_time, time,
 };
 
-/// Subscriptions that are shown of a connection.
+/// Subscriptions that are shown of a connection, if it is shown alone.
 const SUBSCRIPTIONS: usize = 100;
+
+/// The same in a list.
+pub(super) const IN_A_LIST: usize = 10;
 
 /// A socket that has taken nothing for so long is stuck.
 const STUCK: Duration = Duration::from_secs(1);
@@ -39,9 +43,9 @@ pub struct ConnectionLook {
     pub peer: Option<SocketAddr>,
     /// Where it came in.
     pub door: &'static str,
-    /// Whom its token is about.
-    pub subject: Option<String>,
-    /// What its token lets it subscribe to; nothing is said where there are no tokens.
+    /// Whom its token is about. Each channel of Supabase's protocol has its own.
+    pub subjects: Vec<String>,
+    /// What its tokens let it subscribe to; nothing is said where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may_subscribe: Option<Vec<String>>,
     /// When it came.
@@ -78,6 +82,9 @@ pub struct SubscriptionLook {
     pub topics: Vec<Topic>,
     /// How it is doing.
     pub state: &'static str,
+    /// Whom its own token is about, if it is a channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Over how long its changes are conflated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflate_ms: Option<u64>,
@@ -115,6 +122,11 @@ impl ConnKey {
         format!("{shard}-{}-{}", self.index, self.generation)
     }
 
+    /// Its place on its shard.
+    pub fn place(self) -> u32 {
+        self.index
+    }
+
     /// The shard and the connection of a name.
     pub fn parse(name: &str) -> Option<(usize, Self)> {
         let mut parts = name.split('-');
@@ -125,14 +137,24 @@ impl ConnKey {
 }
 
 impl Hub {
-    /// A connection that is here.
+    /// A connection that is here, and all that there is to know of it.
     pub fn look_at_connection(&self, shard: usize, key: ConnKey) -> Option<ConnectionLook> {
+        self.look_at_some_of(shard, key, SUBSCRIPTIONS)
+    }
+
+    /// A connection, as in a list.
+    pub fn look_at_one_of_many(&self, shard: usize, key: ConnKey) -> Option<ConnectionLook> {
+        self.look_at_some_of(shard, key, IN_A_LIST)
+    }
+
+    /// With so many of its subscriptions.
+    pub(in super::super) fn look_at_some_of(&self, shard: usize, key: ConnKey, most: usize) -> Option<ConnectionLook> {
         let conn = self.conn(key)?;
         let now = self.now();
         let guest = self.register.as_ref().and_then(|register| register.guest(key.index));
-        let waits = self.waits(key.index);
+        let (waits, unwritten) = (self.waits(key.index), self.unwritten(conn));
         let subscriptions =
-            conn.subs.iter().take(SUBSCRIPTIONS).map(|(_, sub)| self.look_at_subscription(key, sub, guest));
+            conn.subs.iter().take(most).map(|(_, sub)| self.look_at_subscription(sub, guest, &unwritten));
         Some(ConnectionLook {
             state: self.state_of(conn, waits),
             behind: self.furthest_behind(conn),
@@ -143,18 +165,24 @@ impl Hub {
             local: conn.socket.local_addr().ok(),
             subscription_count: conn.subs.len(),
             subscriptions: subscriptions.collect(),
-            ..ConnectionLook::of_guest(key.name(shard), guest)
+            ..ConnectionLook::of_guest(key.name(shard), guest, Some(conn))
         })
     }
 
     /// One that has left lately.
     pub fn look_at_one_that_left(&self, shard: usize, key: ConnKey) -> Option<ConnectionLook> {
         let left = self.register.as_ref()?.left().find(|left| left.key == key)?;
-        Some(ConnectionLook::of_left(shard, left))
+        Some(ConnectionLook::of_left(shard, left, SUBSCRIPTIONS))
     }
 
-    fn look_at_subscription(&self, key: ConnKey, sub: &Sub, guest: Option<&Guest>) -> SubscriptionLook {
-        let reached = Source::ALL.into_iter().filter_map(|source| self.reached_on(key.index, sub, source));
+    /// Whether a connection is here, or has left lately.
+    pub fn knows(&self, key: ConnKey) -> bool {
+        self.conn(key).is_some()
+            || self.register.iter().flat_map(|register| register.left()).any(|left| left.key == key)
+    }
+
+    fn look_at_subscription(&self, sub: &Sub, guest: Option<&Guest>, unwritten: &Unwritten) -> SubscriptionLook {
+        let reached = Source::ALL.into_iter().filter_map(|source| self.reached_on(sub, source, unwritten));
         let route = &self.routes[sub.route as usize].key;
         SubscriptionLook {
             topics: route.topics.to_vec(),
@@ -211,16 +239,24 @@ impl ConnectionLook {
         (client.to_canonical() != peer.ip().to_canonical()).then_some(peer)
     }
 
-    fn of_guest(id: String, guest: Option<&Guest>) -> Self {
-        let claims = guest.and_then(|guest| guest.claims.as_ref());
+    fn of_guest(id: String, guest: Option<&Guest>, conn: Option<&Conn>) -> Self {
+        let claims = guest.map(|guest| guest.claims(conn)).unwrap_or_default();
+        let mut subjects: Vec<String> =
+            claims.iter().filter_map(|claims| claims.subject()).map(str::to_owned).collect();
+        subjects.sort();
+        subjects.dedup();
+        let mut may_subscribe: Vec<String> = claims.iter().filter_map(|claims| claims.topics()).flatten().collect();
+        may_subscribe.sort();
+        may_subscribe.dedup();
+        let is_limited = !claims.is_empty() && claims.iter().all(|claims| claims.topics().is_some());
         Self {
             id,
             state: "",
             client: guest.map(|guest| guest.caller.client),
             peer: guest.map(|guest| guest.caller.peer),
             door: guest.map_or("unknown", |guest| guest.door),
-            subject: claims.and_then(|claims| claims.subject()).map(str::to_owned),
-            may_subscribe: claims.and_then(|claims| claims.topics()),
+            subjects,
+            may_subscribe: is_limited.then_some(may_subscribe),
             since: guest.map(|guest| guest.since),
             left: None,
             behind: 0,
@@ -235,15 +271,15 @@ impl ConnectionLook {
     }
 
     /// One that has left.
-    pub(in super::super) fn of_left(shard: usize, left: &Left) -> Self {
-        let of_it = left.guest.subs.iter().take(SUBSCRIPTIONS);
+    pub(in super::super) fn of_left(shard: usize, left: &Left, most: usize) -> Self {
+        let of_it = left.guest.subs.iter().take(most);
         Self {
             state: "left",
             left: Some(left.at),
             waits_bytes: left.waits,
             subscription_count: left.guest.subs.len(),
             subscriptions: of_it.map(|past| SubscriptionLook::of_past(&past.id, Some(past))).collect(),
-            ..Self::of_guest(left.key.name(shard), Some(&left.guest))
+            ..Self::of_guest(left.key.name(shard), Some(&left.guest), None)
         }
     }
 }
@@ -261,6 +297,7 @@ impl SubscriptionLook {
             id: id.to_owned(),
             topics: past.map(|past| past.topics.to_vec()).unwrap_or_default(),
             state: "ended",
+            subject: past.and_then(Past::claims_of_channel).and_then(|claims| claims.subject()).map(str::to_owned),
             conflate_ms: past.and_then(|past| past.conflate_ms),
             cursors: reached.map(|reached| format!("{}.{}", reached.feed, reached.written)).collect(),
             began: past.iter().flat_map(|past| &past.began).map(ToString::to_string).collect(),

@@ -6,12 +6,18 @@ use protocol::{Offset, Topic};
 use serde::Serialize;
 
 use super::{
-    super::{Hub, conn::ConnKey, register::Guest},
+    super::{
+        Hub,
+        conn::{Conn, ConnKey},
+        register::Guest,
+    },
     ConnectionLook,
+    connection::IN_A_LIST,
+    piece::look_at_some,
 };
 
-/// Connections that are looked at in one piece.
-const PIECE: usize = 512;
+/// Those that were found are counted out again when they are so many more than are wanted.
+const SPARE: usize = 512;
 
 /// In which order connections are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +78,7 @@ pub struct Scan {
     /// How many are wanted.
     pub most: usize,
     next: usize,
-    /// The first of those that were found, if [`Scan`] is over.
+    /// The first of those that were found, if [`Scan`] is over; in no order.
     pub found: Vec<(Rank, ConnKey)>,
     /// How many there are like that.
     pub matched: usize,
@@ -87,59 +93,66 @@ impl Scan {
         Self { order, search, most, next: 0, found: Vec::new(), matched: 0, totals: Totals::default() }
     }
 
+    /// Of those that were found, as many as are wanted; in no order.
     fn keep_the_first(&mut self) {
-        self.found.sort_unstable_by_key(|(rank, key)| (Reverse(*rank), key.index));
-        self.found.truncate(self.most);
+        if self.found.len() > self.most {
+            self.found.select_nth_unstable_by_key(self.most, |(rank, key)| (Reverse(*rank), key.index));
+            self.found.truncate(self.most);
+        }
+    }
+
+    fn count(&mut self, state: &str, stuck_ms: u64) {
+        let totals = &mut self.totals;
+        match state {
+            "closing" => totals.closing += 1,
+            "stuck" => {
+                totals.stuck += 1;
+                totals.longest_stuck_ms = totals.longest_stuck_ms.max(stuck_ms);
+            }
+            "catching up" => totals.catching_up += 1,
+            "lagging" => totals.lagging += 1,
+            _ => {}
+        }
     }
 }
 
 impl Hub {
     /// Looks at some more connections; whether there are more.
     pub fn scan(&self, shard: usize, scan: &mut Scan) -> bool {
-        let end = (scan.next + PIECE).min(self.conns.capacity());
-        for index in scan.next..end {
-            let Some(conn) = self.conns.get(index) else { continue };
-            let key = ConnKey { index: index as u32, generation: conn.generation };
-            let guest = self.register.as_ref().and_then(|register| register.guest(key.index));
-            let (behind, waits) = (self.furthest_behind(conn), self.waits(key.index));
-            let totals = &mut scan.totals;
-            totals.connections += 1;
-            totals.furthest_behind = totals.furthest_behind.max(behind);
-            *totals.doors.entry(guest.map_or("unknown", |guest| guest.door)).or_default() += 1;
-            match self.state_of(conn, waits) {
-                "closing" => totals.closing += 1,
-                "stuck" => {
-                    totals.stuck += 1;
-                    let now = self.now();
-                    let stuck_ms = conn.stuck_since.map_or(0, |since| since.age(now).as_millis() as u64);
-                    totals.longest_stuck_ms = totals.longest_stuck_ms.max(stuck_ms);
-                }
-                "catching up" => totals.catching_up += 1,
-                "lagging" => totals.lagging += 1,
-                _ => {}
+        let mut next = scan.next;
+        let more = look_at_some(self.conns.capacity(), &mut next, |index| {
+            if let Some(conn) = self.conns.get(index) {
+                self.scan_one(shard, index as u32, conn, scan);
             }
-            let topics = || conn.subs.iter().flat_map(|(_, sub)| self.routes[sub.route as usize].key.topics.iter());
-            if scan.search.as_ref().is_some_and(|text| !is_like(text, &key.name(shard), guest, topics())) {
-                continue;
-            }
-            scan.matched += 1;
-            let since = guest.map_or(0, |guest| guest.since as u64);
-            let rank = match scan.order {
-                Order::Lag => (behind, waits as u64),
-                Order::New => (since, 0),
-                Order::Old => (u64::MAX - since, 0),
-            };
-            scan.found.push((rank, key));
-        }
-        if scan.found.len() > 2 * scan.most.max(PIECE) {
-            scan.keep_the_first();
-        }
-        scan.next = end;
-        let more = end < self.conns.capacity();
-        if !more {
+        });
+        scan.next = next;
+        if !more || scan.found.len() > 2 * scan.most + SPARE {
             scan.keep_the_first();
         }
         more
+    }
+
+    fn scan_one(&self, shard: usize, index: u32, conn: &Conn, scan: &mut Scan) {
+        let key = ConnKey { index, generation: conn.generation };
+        let guest = self.register.as_ref().and_then(|register| register.guest(index));
+        let (behind, waits) = (self.furthest_behind(conn), self.waits(index));
+        scan.totals.connections += 1;
+        scan.totals.furthest_behind = scan.totals.furthest_behind.max(behind);
+        *scan.totals.doors.entry(guest.map_or("unknown", |guest| guest.door)).or_default() += 1;
+        let stuck_ms = conn.stuck_since.map_or(0, |since| since.age(self.now()).as_millis() as u64);
+        scan.count(self.state_of(conn, waits), stuck_ms);
+        let topics = || conn.subs.iter().flat_map(|(_, sub)| self.routes[sub.route as usize].key.topics.iter());
+        if scan.search.as_ref().is_some_and(|text| !is_like(text, &key.name(shard), guest, Some(conn), topics())) {
+            return;
+        }
+        scan.matched += 1;
+        let since = guest.map_or(0, |guest| guest.since as u64);
+        let rank = match scan.order {
+            Order::Lag => (behind, waits as u64),
+            Order::New => (since, 0),
+            Order::Old => (u64::MAX - since, 0),
+        };
+        scan.found.push((rank, key));
     }
 
     /// Connections that have left and that a search finds, the last one first, and how many there are.
@@ -153,21 +166,26 @@ impl Hub {
         let mut found: Vec<_> = self.register.iter().flat_map(|register| register.left()).collect();
         found.retain(|left| {
             let topics = left.guest.subs.iter().flat_map(|past| past.topics.iter());
-            search.as_ref().is_none_or(|text| is_like(text, &left.key.name(shard), Some(&left.guest), topics))
+            search.as_ref().is_none_or(|text| is_like(text, &left.key.name(shard), Some(&left.guest), None, topics))
         });
-        (found.iter().take(most).map(|left| ConnectionLook::of_left(shard, left)).collect(), found.len())
+        (found.iter().take(most).map(|left| ConnectionLook::of_left(shard, left, IN_A_LIST)).collect(), found.len())
     }
 }
 
-/// Whether a search finds a connection.
-fn is_like<'a>(text: &str, id: &str, guest: Option<&Guest>, mut topics: impl Iterator<Item = &'a Topic>) -> bool {
+/// Whether a search finds a connection, which is here or has left.
+fn is_like<'a>(
+    text: &str,
+    id: &str,
+    guest: Option<&Guest>,
+    conn: Option<&Conn>,
+    mut topics: impl Iterator<Item = &'a Topic>,
+) -> bool {
     let has = |it: &str| it.to_lowercase().contains(text);
     let of_guest = |guest: &Guest| {
-        let subject = guest.claims.as_ref().and_then(|claims| claims.subject());
         has(&guest.caller.client.to_string())
             || has(&guest.caller.peer.to_string())
             || has(guest.door)
-            || subject.is_some_and(has)
+            || guest.claims(conn).iter().any(|claims| claims.subject().is_some_and(has))
     };
     has(id) || guest.is_some_and(of_guest) || topics.any(|topic| has(topic.as_str()))
 }

@@ -1,10 +1,11 @@
 // Questions to the gateway. The token is in the tab's own storage at most, and goes out in a header.
 
-/** A number that JavaScript cannot hold, as a bigint of PostgreSQL, stays what it says, where the browser can. */
+/** A number of a row that JavaScript would write otherwise, as 1.50 or a bigint, stays what it says, where the browser can. */
 const exact = (_, value, context) =>
-  typeof value === 'number' && Math.abs(value) > Number.MAX_SAFE_INTEGER && context?.source && JSON.rawJSON
-    ? JSON.rawJSON(context.source)
-    : value;
+  typeof value === 'number' && context && String(value) !== context.source && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
+
+/** Answers that have rows in them. */
+const WITH_ROWS = ['changes', 'why'];
 
 const KEPT = 'rowcast-inspect-token';
 let token = sessionStorage.getItem(KEPT);
@@ -38,7 +39,7 @@ export async function ask(what, parameters = {}) {
   } catch {
     throw new Unanswered(0, 'This gateway does not answer.');
   }
-  const body = await response.text().then((text) => JSON.parse(text, exact)).catch(() => ({}));
+  const body = await response.text().then((text) => JSON.parse(text, WITH_ROWS.includes(what) ? exact : undefined)).catch(() => ({}));
   if (!response.ok) throw new Unanswered(response.status, body.message ?? `The answer was ${response.status}.`);
   return body;
 }

@@ -7,6 +7,9 @@ const WORDS = { stuck: 'takes nothing', 'catching up': 'catches up', lagging: 'l
 
 /** Those that are open in the list. */
 const open = new Set();
+
+/** A list has the first subscriptions of each; of those that are open, all that are shown. */
+export const opened = ({ connections }) => connections.filter((it) => open.has(it.id) && it.subscription_count > it.subscriptions.length);
 $('list').addEventListener('toggle', ({ target }) => (target.open ? open.add(target.dataset.id) : open.delete(target.dataset.id)), true);
 
 export function showClients(answer, gone) {
@@ -19,8 +22,7 @@ export function showClients(answer, gone) {
 }
 
 function card(it) {
-  const who = it.subject ?? it.client ?? 'unknown';
-  const topics = it.subscriptions.flatMap((sub) => sub.topics);
+  const who = users(it) ?? it.client ?? 'unknown';
   const lag = [
     it.behind > 0 && `${many(it.behind, 'change', 'changes')} behind`,
     it.waits_bytes > 0 && `${bytes(it.waits_bytes)} ${it.left ? 'unsent' : 'wait'}`,
@@ -32,15 +34,22 @@ function card(it) {
         h('span', { class: 'name' }, who),
         h('span', { class: `badge ${STATES[it.state]}` }, WORDS[it.state] ?? it.state)),
       lag.length > 0 && h('p', { class: 'line' }, h('b', null, lag.join(' · '))),
-      h('p', { class: 'line' }, `${it.door} · ${summary(topics)} · ${it.left ? `left ${ago(it.left)}` : `since ${ago(it.since).replace(' ago', '')}`}`)),
-    h('div', { class: 'inside' }, connectionFacts(it), it.subscriptions.map(subscription),
+      h('p', { class: 'line' }, `${it.door} · ${summary(it)} · ${it.left ? `left ${ago(it.left)}` : `since ${ago(it.since).replace(' ago', '')}`}`)),
+    h('div', { class: 'inside' }, connectionFacts(it), it.subscriptions.map((sub) => subscription(sub, it.subjects.length > 1)),
       it.subscription_count > it.subscriptions.length && h('p', { class: 'note' }, `${it.subscription_count - it.subscriptions.length} more subscriptions are not shown.`),
       h('div', { class: 'actions' }, h('a', { class: 'button', href: `#why?connection=${it.id}` }, 'Why did it not get …?'))));
 }
 
-function summary(topics) {
-  if (topics.length === 0) return 'no subscription';
-  return topics.length === 1 ? topics[0] : `${topics[0]} and ${topics.length - 1} more`;
+/** Each channel of Supabase's protocol may be another user's. */
+export function users({ subjects }) {
+  return subjects.length > 1 ? `${subjects[0]} and ${many(subjects.length - 1, 'other', 'others')}` : subjects[0];
+}
+
+function summary({ subscriptions, subscription_count: count }) {
+  const [first, ...others] = new Set(subscriptions.flatMap((sub) => sub.topics));
+  if (!first) return 'no subscription';
+  if (count > subscriptions.length) return `${first} and others, ${many(count, 'subscription', 'subscriptions')}`;
+  return others.length === 0 ? first : `${first} and ${others.length} more`;
 }
 
 export function connectionFacts(it) {
@@ -48,7 +57,7 @@ export function connectionFacts(it) {
   const forwarded = it.client && it.peer && !it.peer.startsWith(it.client) && !it.peer.startsWith(`[${it.client}]`);
   return facts([
     ['Connection', h('span', { class: 'mono' }, it.id)],
-    it.subject && ['User', it.subject],
+    it.subjects.length > 0 && [it.subjects.length > 1 ? 'Users' : 'User', it.subjects.join(', ')],
     ['Address', forwarded ? `${it.client}, through ${it.peer}` : it.peer ?? 'not known'],
     ['Came', `${clock(it.since)} (${ago(it.since)})`],
     it.left && ['Left', `${clock(it.left)} (${ago(it.left)})`],
@@ -61,14 +70,15 @@ export function connectionFacts(it) {
   ]);
 }
 
-function subscription(sub) {
+function subscription(sub, ofSeveral) {
   return h('div', { class: 'sub' },
     h('div', { class: 'top' },
       h('span', { class: 'name' }, sub.topics.join(', ')),
       h('span', { class: `badge ${sub.state.startsWith('live') ? 'good' : sub.state === 'ended' ? '' : 'warn'}` }, sub.state)),
     facts([
       sub.id && ['Name', sub.id],
-      sub.conflate_ms && ['Conflated', `one a row in ${sub.conflate_ms} ms`],
+      ofSeveral && sub.subject && ['User', sub.subject],
+      sub.conflate_ms && ['Conflated', `one a row in ${span(sub.conflate_ms)}`],
       sub.cursors.length > 0 && [sub.ended ? 'Was at' : 'Is at', h('span', { class: 'mono' }, sub.cursors.join(', '))],
       sub.began.length > 0 && [sub.resumed ? 'Resumed from' : 'Began at', h('span', { class: 'mono' }, sub.began.join(', '))],
       sub.since && ['Since', clock(sub.since)],

@@ -24,11 +24,12 @@ export function fill(element, ...children) {
 export function span(ms) {
   if (ms == null) return '–';
   const s = Math.round(Math.max(0, ms) / 1000);
+  const two = (whole, of, rest, part) => `${Math.floor(whole)}\u00a0${of}${Math.floor(rest) ? ` ${Math.floor(rest)}\u00a0${part}` : ''}`;
   if (ms < 1000) return `${Math.max(0, Math.round(ms))}\u00a0ms`;
   if (s < 60) return `${s}\u00a0s`;
-  if (s < 3600) return `${Math.floor(s / 60)}\u00a0min ${s % 60}\u00a0s`;
-  if (s < 86400) return `${Math.floor(s / 3600)}\u00a0h ${Math.floor(s / 60) % 60}\u00a0min`;
-  return `${Math.floor(s / 86400)}\u00a0d ${Math.floor(s / 3600) % 24}\u00a0h`;
+  if (s < 3600) return two(s / 60, 'min', s % 60, 's');
+  if (s < 86400) return two(s / 3600, 'h', (s / 60) % 60, 'min');
+  return two(s / 86400, 'd', (s / 3600) % 24, 'h');
 }
 
 export function bytes(count) {

@@ -1,7 +1,7 @@
 // The page of the inspector: which view is open, and what it shows, again every two seconds.
 
 import { ask, hasToken, setToken } from './api.js';
-import { showClients } from './clients.js';
+import { opened, showClients } from './clients.js';
 import { $, setNow, span } from './dom.js';
 import { showNow, showProblems, showTopics } from './now.js';
 import { showAnswer, showChanges } from './why.js';
@@ -32,6 +32,9 @@ const LOOKS = {
     const gone = order() === 'left';
     const search = $('search').value.trim();
     const answer = gone ? await ask('left', { search, limit: 200 }) : await ask('connections', { order: order(), search, limit });
+    // Who has left meanwhile is shown as the list has it.
+    const whole = await Promise.all(opened(answer).map(({ id }) => ask('connection', { id }).catch(() => null)));
+    answer.connections = answer.connections.map((it) => whole.find((one) => one?.id === it.id) ?? it);
     return () => showClients(answer, gone);
   },
   topics: async () => {

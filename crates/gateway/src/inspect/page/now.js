@@ -58,8 +58,8 @@ export function showTopics({ topics, topic_count: all, routes }) {
       h('span', { class: 'aside' }, topic.changes_per_s == null ? '' : `${rate(topic.changes_per_s)} /s`)),
     h('p', { class: 'line' },
       h('b', null, many(topic.subscriptions, 'subscription', 'subscriptions')),
-      ` · ${topic.source} · `,
-      topic.last_at ? `last change ${ago(topic.last_at)}` : 'no change since this gateway began'))),
+      topic.source ? ` · ${topic.source} · ` : ' · ',
+      topic.last_at ? `last change ${ago(topic.last_at)}` : topic.source ? 'no change seen here yet' : 'nothing comes of it'))),
   topics.length < all && h('p', { class: 'note' }, `${number(all - topics.length)} more are not shown.`),
   topics.length === 0 && h('p', { class: 'note' }, 'No listener carries anything.'));
   fill($('routes'), routes.map((route) => h('div', { class: 'card' },
@@ -68,7 +68,7 @@ export function showTopics({ topics, topic_count: all, routes }) {
       h('span', { class: 'aside' }, `${rate(route.matches_per_s)} /s`)),
     h('p', { class: 'line' },
       h('b', null, many(route.subscriptions, 'subscription', 'subscriptions')),
-      ` · ${route.form}${route.conflate_ms ? ` · one a row in ${route.conflate_ms} ms` : ''} · ${many(route.matches, 'match', 'matches')}`))),
+      ` · ${route.form}${route.conflate_ms ? ` · one a row in ${span(route.conflate_ms)}` : ''} · ${many(route.matches, 'match', 'matches')}`))),
   routes.length === 0 && h('p', { class: 'note' }, 'Nobody is subscribed to anything.'));
   fill($('known-topics'), topics.map((topic) => h('option', { value: topic.topic })));
 }

@@ -1,6 +1,6 @@
 // The last changes, and why a client did not get one.
 
-import { connectionFacts } from './clients.js';
+import { connectionFacts, users } from './clients.js';
 import { $, ago, bytes, clock, facts, fill, h, together } from './dom.js';
 
 const STATES = {
@@ -68,17 +68,23 @@ function changed({ op, data, old }) {
   return different.map((name) => h('div', null, `${name}: ${short(old[name])} → ${short(data[name])}`));
 }
 
+/** A sentence without what is said above it. */
+function besides(words, text) {
+  const rest = text.startsWith(`${words}: `) ? text.slice(words.length + 2) : text;
+  return rest[0].toUpperCase() + rest.slice(1);
+}
+
 export function showAnswer({ state, text, change, client, subscriptions }) {
   const [words, kind] = STATES[state] ?? [state, ''];
   const told = subscriptions.filter((sub) => sub.state !== 'other_topic');
   fill($('answer'),
-    h('div', { class: `verdict ${kind}`, 'data-state': state }, h('span', { class: `badge ${kind}` }, words), h('p', null, together(text))),
-    told.length > 1 && told.map((sub) => {
+    h('div', { class: `verdict ${kind}`, 'data-state': state }, h('span', { class: `badge ${kind}` }, words), h('p', null, together(besides(words, text)))),
+    new Set(told.map((sub) => sub.text)).size > 1 && told.map((sub) => {
       const [words, kind] = STATES[sub.state] ?? [sub.state, ''];
       return h('div', { class: 'card' },
         h('div', { class: 'top' }, h('span', { class: 'name' }, sub.id || sub.topics.join(', ')), h('span', { class: `badge ${kind}` }, words)),
         h('p', { class: 'line' }, together(sub.text)));
     }),
     change && h('div', { class: 'card change' }, shown(change)),
-    client && h('div', { class: 'card' }, h('div', { class: 'top' }, h('span', { class: 'name' }, client.subject ?? client.client ?? client.id)), connectionFacts(client)));
+    client && h('div', { class: 'card' }, h('div', { class: 'top' }, h('span', { class: 'name' }, users(client) ?? client.client ?? client.id)), connectionFacts(client)));
 }

@@ -22,17 +22,26 @@ pub fn overall(testimony: &Testimony, topic: &Topic, said: &[(SubscriptionName, 
         return Said { state: one.state, text: one.text.clone() };
     }
     if let Some(first) = wanted.first() {
+        let count = wanted.len();
+        if wanted.iter().all(|said| said.text == first.text) {
+            let text = format!("{} So it is for each of its {count} subscriptions to {topic}.", first.text);
+            return Said { state: first.state, text };
+        }
         let alike = wanted.iter().all(|said| said.state == first.state);
-        let text = format!("{} subscriptions of this connection want {topic}: see each of them.", wanted.len());
+        let text = format!("This connection has {count} subscriptions to {topic}: see each of them.");
         return Said { state: if alike { first.state } else { "several" }, text };
     }
     match testimony.may_see {
-        Some(false) => Said {
-            state: "denied",
-            text: format!(
-                "It may not have it: the token's claim 'topics' does not cover {topic}, so it cannot subscribe to it."
-            ),
-        },
+        Some(false) => {
+            let covers = match testimony.connection.subjects.len() {
+                0 | 1 => "the token's claim 'topics' does not cover",
+                _ => "the claim 'topics' of none of its tokens covers",
+            };
+            Said {
+                state: "denied",
+                text: format!("It may not have it: {covers} {topic}, so it cannot subscribe to it."),
+            }
+        }
         None => Said {
             state: "denied",
             text: "It has shown no token yet, and cannot subscribe to anything before it has.".into(),
@@ -94,10 +103,7 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said 
         ),
         Fact::EndedBefore(at, offset) => said(
             "ended",
-            format!(
-                "It came after this subscription had ended, at {}; that got everything up to offset {offset}.",
-                rfc3339(*at)
-            ),
+            format!("It came after this subscription had ended, at {}, when it was at offset {offset}.", rfc3339(*at)),
         ),
         Fact::EndedBehind(at, offset) => said(
             "not_sent",
@@ -119,7 +125,7 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said 
         Fact::EndedAfter(at) => said(
             "sent",
             format!(
-                "It was written to the client's socket before this ended, at {}. Whether it arrived, nobody knows here; a \
+                "It was written to the client's socket; this ended at {}. Whether it arrived, nobody knows here; a \
                  client that resumes with its last cursor gets what did not.",
                 rfc3339(*at)
             ),
@@ -127,9 +133,24 @@ pub fn say(sub: &SubscriptionName, fact: &Fact, kernel: Unacknowledged) -> Said 
         Fact::Ended(at) => said(
             "ended",
             format!(
-                "This ended at {}, while it caught up or its feed changed: how far it was then is not known.",
+                "This ended at {}, and had got nothing of this feed by then: it was there before that began, or still \
+                 caught up on another.",
                 rfc3339(*at)
             ),
+        ),
+        Fact::BeforeTheFeed(cursor) => said(
+            "not_sent",
+            format!(
+                "Not sent: this gateway took this feed up at {cursor}, behind this change, and the subscription is older \
+                 than that. A plain endpoint is not told of a new feed: what its page may have missed, it has to load \
+                 by itself."
+            ),
+        ),
+        Fact::ToBeReset => said(
+            "not_sent",
+            "Not sent: this subscription still catches up on the feed before this one, and is about to be told reset \
+             (new_feed)."
+                .into(),
         ),
         Fact::Standing(standing) => say_where(sub, standing, kernel),
     }
@@ -149,7 +170,7 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
                     words::bytes(bytes.into())
                 ),
                 (Some(0), None) => {
-                    " and the client's machine has acknowledged all that was. If the page does not show it, look there."
+                    ", and the client's machine has acknowledged everything. If the page does not show it, look there."
                         .to_owned()
                 }
                 (Some(bytes), None) => format!(
@@ -163,8 +184,9 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
                 Some(ms) => said(
                     "coalesced",
                     format!(
-                        "It was handed on conflated: this subscription asked for at most one frame a row in {ms} ms, so it \
-                         went out as itself or within a later state of the same row. All of that is written{arrived}"
+                        "It was handed on conflated: this subscription asked for at most one frame a row in {}, so it went \
+                         out as itself or within a later state of the same row. All of that is written{arrived}",
+                        words::span(Duration::from_millis(ms))
                     ),
                 ),
                 None => said("sent", format!("Sent: it matched, and is written to the client's socket{arrived}")),
@@ -190,8 +212,8 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
             "not_sent_yet",
             format!(
                 "Not sent yet: it matched, and is held back to be joined with later changes of its row, as this \
-                 subscription asked ({} ms). It goes out within {}.",
-                sub.conflate_ms.unwrap_or_default(),
+                 subscription asked ({}). It goes out within {}.",
+                words::span(Duration::from_millis(sub.conflate_ms.unwrap_or_default())),
                 words::span(*span + Duration::from_millis(1))
             ),
         ),
@@ -207,11 +229,6 @@ fn say_where(sub: &SubscriptionName, standing: &Standing, kernel: Unacknowledged
             format!(
                 "Not sent yet: the thread of this connection is busy, and has come to offset {offset} of the feed."
             ),
-        ),
-        Standing::Closing => said(
-            "not_sent",
-            "This connection is being closed: what came before the goodbye is sent, and nothing that came later."
-                .into(),
         ),
     }
 }
