@@ -15,7 +15,7 @@ use crate::{
     historian,
     hit::Hit,
     hub::{Found, Refusal, Stretch},
-    session::Sessions,
+    session::{Sessions, expiry},
 };
 
 /// Payload bytes in one answer, about: an answer is not to fill the memory while it is not read. One
@@ -93,7 +93,9 @@ impl Sessions {
         let (source, here) = place()?;
         let Some(mut at) = since.clone() else { return Ok(Answer::Page(page(&here, &[], true))) };
         let asked = Instant::now();
-        let (enough, unsure) = (tokio::time::sleep(*wait), tokio::time::sleep(UNSURE.max(*wait)));
+        // What comes when its token has expired is not for it.
+        let left = expiry(claims).map_or(Duration::MAX, |(left, _)| left);
+        let (enough, unsure) = (tokio::time::sleep(left.min(*wait)), tokio::time::sleep(left.min(UNSURE.max(*wait))));
         tokio::pin!(enough, unsure, stop);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut woken = false;
