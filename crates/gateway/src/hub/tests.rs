@@ -180,3 +180,68 @@ async fn what_came_before_a_loss_was_not_lost() {
         assert!(matches!(fact(missed), Fact::Skipped(ResetReason::HistoryTrimmed, ..)), "{missed}: {:?}", fact(missed));
     }
 }
+
+/// Takes everything in and writes it out.
+fn deliver(hub: &HubHandle, batch: &Arc<Batch>) {
+    hub.with(|hub| hub.batch(SOURCE, batch, &[]));
+    while hub.with(|hub| hub.flush_some(64)) {}
+}
+
+/// Reads what is there.
+fn read(client: &mut Client) -> usize {
+    let (mut buffer, mut count) = ([0; 65_536], 0);
+    while let Ok(read @ 1..) = std::io::Read::read(client, &mut buffer) {
+        count += read;
+    }
+    count
+}
+
+/// So many clients of a topic, of whom the first does not read: more and more of the ring is kept for it,
+/// until it is about this much.
+async fn one_who_lags(hub: &HubHandle, batcher: &mut Batcher, count: usize, lag: usize) -> Vec<Client> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        clients.push(Client::from(socket));
+        let socket = listener.accept().await.unwrap().0;
+        socket2::SockRef::from(&socket).set_send_buffer_size(4_096).unwrap();
+        hub.with(|hub| {
+            let key = hub.join(Rc::new(socket), Speech::WebSocket);
+            hub.subscribe_plain(key, &[topic("t")], Wrap::None, &[]);
+        });
+    }
+    while hub.with(|hub| hub.streams.iter().map(|stream| hub.streams.get(stream).ring.len()).sum::<usize>()) < lag {
+        batcher.push(&topic("t"), 0, Kind::Text, &[b'x'; 1_000]);
+        deliver(hub, &Arc::new(batcher.take(0)));
+        clients[1..].iter_mut().for_each(|client| assert!(read(client) > 0));
+    }
+    clients
+}
+
+#[tokio::test]
+async fn who_falls_behind_takes_nothing_of_the_ring_along_for_a_ping() {
+    let feed = FeedId::random();
+    let hub = hub(&feed, &["t"]);
+    let mut batcher = Batcher::new(feed, 1, 0);
+    let falls_behind = async {
+        let mut clients = one_who_lags(&hub, &mut batcher, 2, 200 * 1024).await;
+        hub.with(|hub| {
+            hub.settings.ping = Duration::from_secs(10);
+            // So it was heard of longer ago than that, and not so long that it is cut off.
+            hub.started -= Duration::from_secs(15);
+            hub.tick();
+        });
+        while hub.with(|hub| hub.conns.iter().all(|(_, conn)| conn.place.is_some())) {
+            batcher.push(&topic("t"), 0, Kind::Text, &[b'x'; 1_000]);
+            deliver(&hub, &Arc::new(batcher.take(0)));
+            read(&mut clients[1]);
+        }
+        let waits = hub.with(|hub| hub.conns.iter().map(|(_, conn)| conn.outbox.bytes()).sum::<usize>());
+        assert!(waits < 2_000, "{waits} bytes wait: the rest of a frame is enough");
+    };
+    tokio::task::LocalSet::new().run_until(falls_behind).await;
+}
