@@ -11,7 +11,8 @@ use futures_util::StreamExt;
 use protocol::{Batcher, Catalogue, FeedId, Kind, Source, Topic};
 use serde_json::json;
 use support::{Client, TestGateway};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::net::TcpSocket;
+use tokio_tungstenite::{MaybeTlsStream, tungstenite::Message};
 
 async fn native(gateway: &TestGateway) -> Client {
     let mut client = gateway.connect("/rowcast").await;
@@ -80,6 +81,64 @@ async fn who_lost_changes_is_told_before_it_gets_a_later_one() {
     let mut late = native(&gateway).await;
     let answer = late.subscribe(&format!(r#""topics":["a","b"],"since":"{}""#, feed.cursor(100))).await;
     assert_eq!(answer["resumed"], false);
+    gateway.shutdown.cancel();
+}
+
+/// A client that reads only when it is asked to, and whose kernel takes little before.
+async fn reluctant(gateway: &TestGateway, path: &str) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let socket = MaybeTlsStream::Plain(socket.connect(gateway.address).await.unwrap());
+    let url = format!("ws://{}{path}", gateway.address);
+    Client { stream: tokio_tungstenite::client_async(url, socket).await.unwrap().0 }
+}
+
+#[tokio::test]
+async fn who_falls_behind_before_it_is_told_of_a_loss_is_told_when_it_has_caught_up() {
+    let bus = MemoryBus::new(Retention { bytes: 2_000_000, ms: 600_000 });
+    let gateway = TestGateway::over(bus, &["--shards", "1"], "").await;
+    let mut feed = gateway.feed(&["kept", "lost"]).await;
+    let mut slow = reluctant(&gateway, "/rowcast").await;
+    slow.next("hello").await;
+    slow.subscribe(r#""id":"k","topic":"kept""#).await;
+    slow.subscribe(r#""id":"l","topic":"lost""#).await;
+    let fill = "x".repeat(1_000);
+    // It does not read, and still has its place in the ring.
+    for n in 0..300 {
+        feed.send("kept", &format!("{n} {fill}")).await;
+    }
+    gateway.until_it_has_all(&feed, "kept").await;
+    assert_eq!(gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await, 0);
+    // The feed shares this thread, so all this is behind it: too much for the channel, and for one of
+    // the histories.
+    for _ in 0..4_500 {
+        feed.send("lost", &fill).await;
+    }
+    for n in 300..1_300 {
+        feed.send("kept", &format!("{n} {fill}")).await;
+    }
+    gateway.until_it_has_all(&feed, "kept").await;
+    assert!(gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await > 0);
+    feed.send("lost", "the first after the loss").await;
+    gateway.until_it_has_all(&feed, "lost").await;
+    let (mut kept, mut is_told) = (0, false);
+    while kept < 1_300 || !is_told {
+        let next = slow.json().await;
+        match next["type"].as_str() {
+            Some("reset") => {
+                assert_eq!((&next["id"], &next["cursor"]), (&json!("l"), &json!(feed.cursor(feed.batcher.last()))));
+                is_told = true;
+            }
+            Some("change") => {
+                assert_eq!(next["topic"], "kept", "what was lost came before this, and nobody has told");
+                assert!(next["data"].as_str().unwrap().starts_with(&format!("{kept} ")), "after {kept}");
+                kept += 1;
+            }
+            _ => {}
+        }
+    }
+    feed.send("lost", "after the reset").await;
+    while slow.json().await["data"] != "after the reset" {}
     gateway.shutdown.cancel();
 }
 

@@ -241,7 +241,10 @@ impl Hub {
         let source = first.map(|mark| mark.source).or(route.key.source);
         let source = source.or_else(|| route.key.topics.iter().find_map(of_topic))?;
         let view = self.feeds.get(&source)?;
-        let (after, open) = first.map_or((route.head(view.last), route.open), |mark| (mark.offset - 1, mark.open));
+        // What it has lost and was not told of is not behind it: then it is told when it has caught up.
+        let torn_after = view.torn_after.filter(|_| route.is_told(&view.untold));
+        let head = torn_after.map_or(route.head(view.last), |torn| torn.min(route.head(view.last)));
+        let (after, open) = first.map_or((head, route.open), |mark| (mark.offset - 1, mark.open));
         Some(Behind { source, feed: view.feed.clone(), after, open, waits_for_room: false })
     }
 
