@@ -223,6 +223,18 @@ async fn one_who_lags(hub: &HubHandle, batcher: &mut Batcher, count: usize, lag:
 }
 
 #[tokio::test]
+async fn what_is_kept_for_one_who_lags_holds_up_nothing_for_the_others() {
+    let feed = FeedId::random();
+    let hub = hub(&feed, &["t", "other"]);
+    let mut batcher = Batcher::new(feed, 1, 0);
+    let _clients = one_who_lags(&hub, &mut batcher, 20, 200 * 1024).await;
+    let batch = batch(&mut batcher, "t");
+    hub.with(|hub| hub.batch(SOURCE, &batch, &[]));
+    assert!(hub.with(|hub| hub.has_to_write()), "it is for the others to be written");
+    assert!(!hub.with(|hub| hub.is_pressed()), "and no reason to take nothing more in: that is two bytes");
+}
+
+#[tokio::test]
 async fn who_falls_behind_takes_nothing_of_the_ring_along_for_a_ping() {
     let feed = FeedId::random();
     let hub = hub(&feed, &["t"]);
