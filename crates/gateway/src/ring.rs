@@ -56,7 +56,13 @@ impl Ring {
         self.head
     }
 
+    /// Where the oldest of what is here begins.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
     /// Bytes in memory.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         (self.head - self.tail) as usize
     }

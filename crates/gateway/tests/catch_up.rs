@@ -143,6 +143,30 @@ async fn who_falls_behind_before_it_is_told_of_a_loss_is_told_when_it_has_caught
 }
 
 #[tokio::test]
+async fn what_comes_at_once_however_much_makes_nobody_fall_behind_who_reads() {
+    let config = "[[endpoint]]\npath = \"/ws/both/\"\ntopics = [\"a\", \"l\"]\n";
+    let gateway = TestGateway::start(&["--queue-bytes", "20000"], config).await;
+    let mut feed = gateway.feed(&["a"]).await;
+    let log = gateway.log(&["l"]).await;
+    let mut both = gateway.connect("/ws/both/").await;
+    let mut client = native(&gateway).await;
+    client.subscribe(r#""topic":"a""#).await;
+    let fill = "x".repeat(1_000);
+    for n in 0..900 {
+        feed.push("a", &format!("{n} {fill}"));
+    }
+    feed.publish().await;
+    for n in 0..900 {
+        let of_it = format!("{n} ");
+        assert!(both.text().await.starts_with(&of_it), "{n}");
+        assert!(client.next("change").await["data"].as_str().unwrap().starts_with(&of_it), "{n}");
+    }
+    assert_eq!(gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await, 0);
+    drop(log);
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_cursor_that_cannot_be_continued_stays_until_the_reset() {
     let gateway = TestGateway::start(&[], "").await;
     let feed = gateway.feed(&["a"]).await;

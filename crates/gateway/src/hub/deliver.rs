@@ -192,7 +192,7 @@ impl Hub {
     /// been sent a part of is sent to its end first.
     fn let_the_slowest_fall_behind(&mut self, number: u32) {
         let stream = self.streams.get(number);
-        let Some(tail) = stream.ring.tail_for(self.settings.queue_bytes) else { return };
+        let Some(tail) = stream.tail_for(self.settings.queue_bytes) else { return };
         let slow: Vec<u32> = stream.slots.iter().filter(|slot| slot.position < tail).map(|slot| slot.conn).collect();
         let all = slow.len() == stream.slots.len();
         for index in slow {

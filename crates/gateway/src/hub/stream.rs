@@ -121,6 +121,12 @@ impl Stream {
         (self.ring.head() - self.settled) as usize
     }
 
+    /// Where the tail would be if about so many bytes were kept, and no less than the sweep is to write:
+    /// however much has come at once, who has not had its turn is not slow.
+    pub fn tail_for(&self, keep: usize) -> Option<u64> {
+        self.ring.tail_for(keep).filter(|_| self.settled > self.ring.tail()).map(|tail| tail.min(self.settled))
+    }
+
     /// From now on the connection's own task or queue writes to it.
     pub fn set_lagging(&mut self, place: Place) {
         let slot = &mut self.slots[place.slot as usize];
