@@ -104,7 +104,10 @@ impl Sessions {
             let found = self.hub.with(|hub| hub.changes_after(source, topics, &at, asked, *limit));
             match self.look(found, &at, *limit).await {
                 Look::Answer(answer) => return Ok(answer),
-                Look::More(through) => at.offset = through,
+                Look::More(through) => {
+                    at.offset = through;
+                    tokio::task::yield_now().await;
+                }
                 Look::Nothing(through) => {
                     at.offset = through;
                     if std::mem::replace(&mut woken, true) {
@@ -132,7 +135,10 @@ impl Sessions {
     /// What has been found in memory; or in the history, where that says so.
     async fn look(&self, found: Found, at: &Cursor, limit: usize) -> Look {
         let subject = match found {
-            Found::Changes(stretch) if stretch.hits.is_empty() => return Look::Nothing(stretch.through),
+            Found::Changes(stretch) if stretch.hits.is_empty() && stretch.is_all => {
+                return Look::Nothing(stretch.through);
+            }
+            Found::Changes(stretch) if stretch.hits.is_empty() => return Look::More(stretch.through),
             Found::Changes(stretch) => return Look::Answer(Answer::Page(self.page_of(at, stretch, limit))),
             Found::Reset(reason, cursor) => return self.reset(reason, cursor),
             Found::Ahead | Found::NotReady => return Look::Unsure,
