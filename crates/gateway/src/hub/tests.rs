@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, MemoryBus, Retention};
+use bus::{Bus, MemoryBus, Retention, Term};
 use protocol::{
     Batch, Batcher, Catalogue, Cursor, FeedId, Kind, Op, ResetReason, Row, config::Wrap, message::Subscribe,
 };
@@ -31,6 +31,12 @@ fn hub(feed: &FeedId, topics: &[&str]) -> HubHandle {
 }
 
 fn hub_of(source: Source, feed: &FeedId, topics: &[&str]) -> HubHandle {
+    let catalogue = Arc::new(Catalogue::of_channels(topics.iter().map(|name| topic(name))));
+    let bus = Bus::Memory(MemoryBus::new(Retention::default()));
+    hub_over(&bus, source, Start { feed: feed.clone(), last: 0, at: 0, catalogue })
+}
+
+fn hub_over(bus: &Bus, source: Source, start: Start) -> HubHandle {
     let settings = HubSettings {
         queue_bytes: 256 * 1024,
         recent_bytes: 1024 * 1024,
@@ -39,11 +45,9 @@ fn hub_of(source: Source, feed: &FeedId, topics: &[&str]) -> HubHandle {
         stall: Duration::from_secs(60),
         inspect: true,
     };
-    let (metrics, bus) = (Metrics::default(), Bus::Memory(MemoryBus::new(Retention::default())));
-    let hub = HubHandle::new(settings, Historian::start(&bus, metrics.clone()), metrics, 0);
-    let catalogue = Arc::new(Catalogue::of_channels(topics.iter().map(|name| topic(name))));
-    let start = Arc::new(Start { feed: feed.clone(), last: 0, at: 0, catalogue });
-    hub.apply(FeedEvent::Started { source, start });
+    let metrics = Metrics::default();
+    let hub = HubHandle::new(settings, Historian::start(bus, metrics.clone()), metrics, 0);
+    hub.apply(FeedEvent::Started { source, start: Arc::new(start) });
     hub
 }
 
@@ -256,4 +260,52 @@ async fn who_falls_behind_takes_nothing_of_the_ring_along_for_a_ping() {
         assert!(waits < 2_000, "{waits} bytes wait: the rest of a frame is enough");
     };
     tokio::task::LocalSet::new().run_until(falls_behind).await;
+}
+
+#[tokio::test]
+async fn a_crowd_that_resumes_from_the_history_shares_its_frames() {
+    const CROWD: usize = 20;
+    let (feed, bus) = (FeedId::random(), Bus::Memory(MemoryBus::new(Retention::default())));
+    let mut publisher = bus.publisher(SOURCE);
+    let catalogue = Catalogue::of_channels([topic("t")]);
+    let term = Term { feed: feed.clone(), epoch: 1, after: 0, at: 0, catalogue: catalogue.clone() };
+    publisher.begin(&term).await.unwrap();
+    let mut batcher = Batcher::new(feed.clone(), 1, 0);
+    for _ in 0..1_000 {
+        batcher.push(&topic("t"), 0, Kind::Text, &[b'x'; 200]);
+    }
+    publisher.publish(&batcher.take(0)).await.unwrap();
+    // It begins when all that has gone by.
+    let hub = hub_over(&bus, SOURCE, Start { feed: feed.clone(), last: 1_000, at: 0, catalogue: Arc::new(catalogue) });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let resume = async {
+        let mut clients = Vec::new();
+        for place in 0..CROWD {
+            let client = Client::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            clients.push(client);
+            let socket = Rc::new(listener.accept().await.unwrap().0);
+            let since = Some(Cursor::new(feed.clone(), place as u64));
+            let (id, topics) = (Some("x".to_owned()), vec![topic("t")]);
+            hub.with(|hub| {
+                let key = hub.join(socket, Speech::WebSocket);
+                let wanted = Subscribe { id, topics, since, watermark_ms: None, conflate_ms: None };
+                hub.subscribe(key, wanted, |_| true).unwrap();
+            });
+        }
+        let is_live = |conn: &Conn| conn.subs.iter().all(|(_, sub)| sub.is_live());
+        let mut got = [0; CROWD];
+        let started = Instant::now();
+        while hub.with(|hub| hub.flush_some(64) || !hub.conns.iter().all(|(_, conn)| is_live(conn))) {
+            clients.iter_mut().zip(&mut got).for_each(|(client, got)| *got += read(client));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(started.elapsed() < Duration::from_secs(10), "they have caught up in time");
+        }
+        clients.iter_mut().zip(&mut got).for_each(|(client, got)| *got += read(client));
+        assert!(got.iter().all(|got| *got > 980 * 200), "each has all of it: {got:?}");
+        let framed = hub.with(|hub| hub.encoder.framed);
+        // Who asks first may be served apart.
+        assert!(framed <= 3_000, "{framed} frames were built of 1000 changes");
+    };
+    tokio::task::LocalSet::new().run_until(resume).await;
 }
