@@ -110,7 +110,7 @@ impl Stormy {
                 assert!(open.is_none_or(|open| open == json["tx"].as_str().unwrap()), "{shown}");
             }
             "watermark" => {
-                for sub in self.subs.values().filter(|sub| !sub.is_leaving) {
+                for sub in self.subs.values().filter(|sub| sub.route.is_some() && !sub.is_leaving) {
                     sub.check_until(offset() + 1, &published);
                 }
             }
