@@ -143,6 +143,43 @@ async fn who_falls_behind_before_it_is_told_of_a_loss_is_told_when_it_has_caught
 }
 
 #[tokio::test]
+async fn what_is_unsubscribed_while_it_waits_for_the_history_is_not_read() {
+    const TOPICS: u64 = 60;
+    let gateway =
+        TestGateway::start(&["--shards", "1", "--recent-bytes", "1000", "--max-messages-per-s", "1000"], "").await;
+    let topics: Vec<String> = (0..TOPICS).map(|n| format!("t{n}")).collect();
+    let mut feed = gateway.feed(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for topic in &topics {
+        for _ in 0..3_000 {
+            feed.push(topic, "1");
+        }
+        feed.publish().await;
+    }
+    gateway.until_it_has_all(&feed, &topics[59]).await;
+    let before = gateway.metric("rowcast_gateway_history_reads_total").await;
+    let mut client = native(&gateway).await;
+    let since = feed.cursor(0);
+    for topic in &topics {
+        client.send(&format!(r#"{{"type":"subscribe","id":"{topic}","topic":"{topic}","since":"{since}"}}"#)).await;
+    }
+    // One of them is read at a time.
+    while client.json().await["type"] != "subscribed" {}
+    for topic in &topics {
+        client.send(&format!(r#"{{"type":"unsubscribe","id":"{topic}"}}"#)).await;
+    }
+    let mut ended = 0;
+    while ended < TOPICS {
+        ended += u64::from(client.json().await["type"] == "unsubscribed");
+    }
+    // Who asks now has its turn behind them.
+    client.send(&format!(r#"{{"type":"subscribe","id":"x","topic":"t0","since":"{since}"}}"#)).await;
+    while client.json().await["type"] != "caught_up" {}
+    let reads = gateway.metric("rowcast_gateway_history_reads_total").await - before;
+    assert!(reads < TOPICS * 3 / 4, "{reads} histories were read");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn what_comes_at_once_however_much_makes_nobody_fall_behind_who_reads() {
     let config = "[[endpoint]]\npath = \"/ws/both/\"\ntopics = [\"a\", \"l\"]\n";
     let gateway = TestGateway::start(&["--queue-bytes", "20000"], config).await;

@@ -70,6 +70,9 @@ impl HubHandle {
                     let Some(turn) = self.with(|hub| hub.turn_to_read(sub)) else { return };
                     // Nobody closes it.
                     let Ok(_turn) = turn.acquire().await else { return };
+                    if self.with(|hub| hub.behind(sub).is_none()) {
+                        return;
+                    }
                     match self.historian.read(subject, after).await {
                         Stretch::Complete { through, hits } if through > after => {
                             self.replay(sub, through, &hits).await;
