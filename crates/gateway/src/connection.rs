@@ -25,8 +25,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What an HTTP/2 connection begins with, and no HTTP/1.1 one.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long to wait for more of what may become the preface.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long to wait for more of what may become the preface: at first, and at most. Each time it is twice as
+/// long, for whoever sends no more is not to cost anything.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(160)];
 
 /// Ends the connection of a request under its response. Only HTTP/1.1 has one for each.
 #[derive(Clone, Default)]
@@ -59,7 +60,7 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, shutdown
 
 /// Whether it begins as HTTP/2 does.
 async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; PREFACE.len()];
+    let (mut first, [mut wait, longest]) = ([0; PREFACE.len()], LOOK_AGAIN);
     loop {
         let count = socket.peek(&mut first).await?;
         if count == 0 {
@@ -72,7 +73,8 @@ async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
             return Ok(true);
         }
         // What is there already would be seen again at once.
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(wait).await;
+        wait = longest.min(wait * 2);
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Encoder {
     scratch: Vec<u8>,
     /// The columns of each table that has any, with their types, as JSON.
     columns: HashMap<Topic, Box<str>>,
+    /// How many changes it has framed.
+    #[cfg(test)]
+    pub framed: usize,
 }
 
 impl Encoder {
@@ -54,6 +57,10 @@ impl Encoder {
         hit: &Hit<T>,
         of_tx: OfTx,
     ) {
+        #[cfg(test)]
+        {
+            self.framed += 1;
+        }
         let (topic, change) = (hit.topic.borrow(), &hit.change);
         self.scratch.clear();
         match (form, &hit.row) {

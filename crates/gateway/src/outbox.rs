@@ -68,7 +68,7 @@ impl Outbox {
         self.pieces.iter_mut().for_each(|piece| piece.at = at);
     }
 
-    /// Copies what is still to come from a ring, between two positions, to its place between the
+    /// Takes what is still to come from a ring, between two positions, to its place between the
     /// pieces: the connection leaves the ring. What waits afterwards goes before everything of a ring
     /// that it is at `at` of.
     pub fn take_along(&mut self, ring: &Ring, mut from: u64, until: u64, at: u64) {
@@ -77,20 +77,18 @@ impl Outbox {
         let before = std::mem::replace(&mut self.pieces, room);
         for piece in before {
             if piece.at > from {
-                self.copy(ring, from, piece.at, at);
+                self.take(ring, from, piece.at, at);
                 from = piece.at;
             }
             self.pieces.push_back(Piece { at, frames: piece.frames });
         }
         if until > from {
-            self.copy(ring, from, until, at);
+            self.take(ring, from, until, at);
         }
     }
 
-    fn copy(&mut self, ring: &Ring, from: u64, until: u64, at: u64) {
-        let frames = Bytes::from(ring.copy(from, until));
-        self.bytes += frames.len();
-        self.pieces.push_back(Piece { at, frames });
+    fn take(&mut self, ring: &Ring, from: u64, until: u64, at: u64) {
+        ring.pieces(from, until).for_each(|frames| self.push(at, frames));
     }
 
     /// Writes until the socket is full or nothing is left, neither here nor in the ring. Returns also
@@ -222,5 +220,23 @@ mod tests {
         assert_eq!((left(&outbox, None, 77), outbox.last_at()), ("bc12de3".into(), Some(77)));
         outbox.push(77, Bytes::from_static(b"4"));
         assert_eq!((left(&outbox, None, 77), outbox.bytes()), ("bc12de34".into(), 8));
+    }
+
+    #[test]
+    fn what_many_take_along_is_once_in_memory() {
+        let ring = ring(&[&"x".repeat(20_000), &"y".repeat(20_000), &"z".repeat(100_000), "end"]);
+        let part = |from, until| {
+            let mut outbox = Outbox::default();
+            outbox.take_along(&ring, from, until, 0);
+            assert_eq!((outbox.bytes() as u64, outbox.pieces.len()), (until - from, 1));
+            outbox.pieces.remove(0).unwrap().frames
+        };
+        for (from, until) in [(0, 20_000), (25_000, 40_000), (70_000, 140_000)] {
+            let (one, other) = (part(from, until), part(from, until));
+            assert_eq!((one.as_ptr(), &one), (other.as_ptr(), &other), "from {from}");
+            assert_eq!(one, ring.from(from)[..one.len()], "from {from}");
+        }
+        // Of a little a copy is less than what it lies in.
+        assert_ne!(part(19_000, 20_000).as_ptr(), part(19_000, 20_000).as_ptr());
     }
 }

@@ -2,14 +2,18 @@
 //! own pace. A reader is a position, in bytes since the ring began; between two writes it may lie
 //! within a frame.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Deref};
 
+use bytes::Bytes;
 use protocol::{Offset, Source};
 
 use crate::hit::OpenTx;
 
 /// A chunk takes more until it has this many bytes. So what waits for a reader is mostly one slice.
 const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Of less than this a copy is taken along, and not the chunk that it lies in.
+const SHARED_BYTES: usize = 4 * 1024;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,7 +30,26 @@ pub struct Ring {
 #[derive(Debug)]
 struct Chunk {
     start: u64,
-    bytes: Vec<u8>,
+    frames: Frames,
+}
+
+#[derive(Debug)]
+enum Frames {
+    /// There may be more of them.
+    Growing(Vec<u8>),
+    /// These are all: who leaves the ring can take a part of them along.
+    Whole(Bytes),
+}
+
+impl Deref for Frames {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Growing(bytes) => bytes,
+            Self::Whole(bytes) => bytes,
+        }
+    }
 }
 
 /// A frame, and what a reader that has not had it needs to go on from elsewhere.
@@ -46,7 +69,19 @@ pub struct Mark {
 
 impl Chunk {
     fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
+        self.start + self.frames.len() as u64
+    }
+
+    /// Appends a frame; whether there was room for it. If not, there is none any more.
+    fn take(&mut self, frame: &[u8]) -> bool {
+        let Frames::Growing(bytes) = &mut self.frames else { return false };
+        let has_room = bytes.len() + frame.len() <= CHUNK_BYTES;
+        if has_room {
+            bytes.extend_from_slice(frame);
+        } else {
+            self.frames = Frames::Whole(std::mem::take(bytes).into());
+        }
+        has_room
     }
 }
 
@@ -56,16 +91,24 @@ impl Ring {
         self.head
     }
 
+    /// Where the oldest of what is here begins.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
     /// Bytes in memory.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         (self.head - self.tail) as usize
     }
 
     /// Appends a frame. The end of its mark is set here.
     pub fn push(&mut self, frame: &[u8], mark: Mark) {
-        match self.chunks.back_mut() {
-            Some(chunk) if chunk.bytes.len() + frame.len() <= CHUNK_BYTES => chunk.bytes.extend_from_slice(frame),
-            _ => self.chunks.push_back(Chunk { start: self.head, bytes: frame.to_vec() }),
+        if !self.chunks.back_mut().is_some_and(|chunk| chunk.take(frame)) {
+            let bytes = frame.to_vec();
+            let is_whole = bytes.len() > CHUNK_BYTES;
+            let frames = if is_whole { Frames::Whole(bytes.into()) } else { Frames::Growing(bytes) };
+            self.chunks.push_back(Chunk { start: self.head, frames });
         }
         self.head += frame.len() as u64;
         self.marks.push_back(Mark { end: self.head, ..mark });
@@ -83,23 +126,22 @@ impl Ring {
         debug_assert!(position >= self.tail, "nobody stays before the tail");
         let after = self.chunks.partition_point(|chunk| chunk.end() <= position);
         let Some(chunk) = self.chunks.get(after) else { return [&[], &[]] };
-        let rest = chunk.bytes.get(position.saturating_sub(chunk.start) as usize..).unwrap_or_default();
-        [rest, self.chunks.get(after + 1).map_or(&[], |next| &next.bytes)]
+        let rest = chunk.frames.get(position.saturating_sub(chunk.start) as usize..).unwrap_or_default();
+        [rest, self.chunks.get(after + 1).map_or(&[], |next| &next.frames)]
     }
 
-    /// A copy of what lies between two positions.
-    pub fn copy(&self, mut from: u64, until: u64) -> Vec<u8> {
-        let mut copy = Vec::with_capacity((until - from) as usize);
-        while from < until {
-            let next = self.from(from);
-            let next = &next[..next.len().min((until - from) as usize)];
-            if next.is_empty() {
-                break;
+    /// What lies between two positions, in as few pieces as there are. A thousand may take the same along, and
+    /// that of a large frame: so they share what is much.
+    pub fn pieces(&self, mut from: u64, until: u64) -> impl Iterator<Item = Bytes> {
+        let first = self.chunks.partition_point(|chunk| chunk.end() <= from);
+        self.chunks.range(first..).take_while(move |chunk| chunk.start < until).map(move |chunk| {
+            let part = from.saturating_sub(chunk.start) as usize..(until.min(chunk.end()) - chunk.start) as usize;
+            from = chunk.end();
+            match &chunk.frames {
+                Frames::Whole(bytes) if part.len() >= SHARED_BYTES => bytes.slice(part),
+                frames => Bytes::copy_from_slice(&frames[part]),
             }
-            copy.extend_from_slice(next);
-            from += next.len() as u64;
-        }
-        copy
+        })
     }
 
     /// Where that ends which a reader at a position has had a part of; the position itself if there is no
@@ -175,7 +217,7 @@ mod tests {
         let ring = filled(200, 1000);
         assert_eq!(ring.len(), 200_000);
         for position in [0, 1, 999, 1000, 32_000, 32_001, 199_999] {
-            let rest = ring.copy(position, ring.head());
+            let rest = ring.pieces(position, ring.head()).collect::<Vec<_>>().concat();
             assert_eq!(rest.len() as u64, 200_000 - position);
             assert!(rest.iter().enumerate().all(|(at, byte)| *byte == ((position + at as u64) / 1000 + 1) as u8));
         }

@@ -205,3 +205,21 @@ async fn a_stream_of_events_ends_with_its_token() {
     assert_eq!(gateway.get(&path).await.0, 401);
     gateway.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn who_waits_for_changes_gets_none_that_come_when_its_token_has_expired() {
+    let (gateway, _secret) = gateway().await;
+    let mut feed = gateway.feed(&["a"]).await;
+    let token = token_with(SECRET, &json!(["a"]), 2);
+    let path = format!("/changes?topic=a&wait=60&since={}&token={token}", feed.cursor(0));
+    let late = async {
+        // Well behind its end, and before that of the wait.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        feed.send("a", "1").await;
+    };
+    let ((status, answer), ()) = tokio::join!(gateway.get(&path), late);
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.contains(r#"{"changes":[],"#), "{answer}");
+    assert_eq!(gateway.get(&path).await.0, 401);
+    gateway.shutdown.cancel();
+}

@@ -11,7 +11,8 @@ use futures_util::StreamExt;
 use protocol::{Batcher, Catalogue, FeedId, Kind, Source, Topic};
 use serde_json::json;
 use support::{Client, TestGateway};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::net::TcpSocket;
+use tokio_tungstenite::{MaybeTlsStream, tungstenite::Message};
 
 async fn native(gateway: &TestGateway) -> Client {
     let mut client = gateway.connect("/rowcast").await;
@@ -80,6 +81,125 @@ async fn who_lost_changes_is_told_before_it_gets_a_later_one() {
     let mut late = native(&gateway).await;
     let answer = late.subscribe(&format!(r#""topics":["a","b"],"since":"{}""#, feed.cursor(100))).await;
     assert_eq!(answer["resumed"], false);
+    gateway.shutdown.cancel();
+}
+
+/// A client that reads only when it is asked to, and whose kernel takes little before.
+async fn reluctant(gateway: &TestGateway, path: &str) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let socket = MaybeTlsStream::Plain(socket.connect(gateway.address).await.unwrap());
+    let url = format!("ws://{}{path}", gateway.address);
+    Client { stream: tokio_tungstenite::client_async(url, socket).await.unwrap().0 }
+}
+
+#[tokio::test]
+async fn who_falls_behind_before_it_is_told_of_a_loss_is_told_when_it_has_caught_up() {
+    let bus = MemoryBus::new(Retention { bytes: 2_000_000, ms: 600_000 });
+    let gateway = TestGateway::over(bus, &["--shards", "1"], "").await;
+    let mut feed = gateway.feed(&["kept", "lost"]).await;
+    let mut slow = reluctant(&gateway, "/rowcast").await;
+    slow.next("hello").await;
+    slow.subscribe(r#""id":"k","topic":"kept""#).await;
+    slow.subscribe(r#""id":"l","topic":"lost""#).await;
+    let fill = "x".repeat(1_000);
+    // It does not read, and still has its place in the ring.
+    for n in 0..300 {
+        feed.send("kept", &format!("{n} {fill}")).await;
+    }
+    gateway.until_it_has_all(&feed, "kept").await;
+    assert_eq!(gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await, 0);
+    // The feed shares this thread, so all this is behind it: too much for the channel, and for one of
+    // the histories.
+    for _ in 0..4_500 {
+        feed.send("lost", &fill).await;
+    }
+    for n in 300..1_300 {
+        feed.send("kept", &format!("{n} {fill}")).await;
+    }
+    gateway.until_it_has_all(&feed, "kept").await;
+    assert!(gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await > 0);
+    feed.send("lost", "the first after the loss").await;
+    gateway.until_it_has_all(&feed, "lost").await;
+    let (mut kept, mut is_told) = (0, false);
+    while kept < 1_300 || !is_told {
+        let next = slow.json().await;
+        match next["type"].as_str() {
+            Some("reset") => {
+                assert_eq!((&next["id"], &next["cursor"]), (&json!("l"), &json!(feed.cursor(feed.batcher.last()))));
+                is_told = true;
+            }
+            Some("change") => {
+                assert_eq!(next["topic"], "kept", "what was lost came before this, and nobody has told");
+                assert!(next["data"].as_str().unwrap().starts_with(&format!("{kept} ")), "after {kept}");
+                kept += 1;
+            }
+            _ => {}
+        }
+    }
+    feed.send("lost", "after the reset").await;
+    while slow.json().await["data"] != "after the reset" {}
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn what_is_unsubscribed_while_it_waits_for_the_history_is_not_read() {
+    const TOPICS: u64 = 60;
+    let gateway =
+        TestGateway::start(&["--shards", "1", "--recent-bytes", "1000", "--max-messages-per-s", "1000"], "").await;
+    let topics: Vec<String> = (0..TOPICS).map(|n| format!("t{n}")).collect();
+    let mut feed = gateway.feed(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for topic in &topics {
+        for _ in 0..3_000 {
+            feed.push(topic, "1");
+        }
+        feed.publish().await;
+    }
+    gateway.until_it_has_all(&feed, &topics[59]).await;
+    let before = gateway.metric("rowcast_gateway_history_reads_total").await;
+    let mut client = native(&gateway).await;
+    let since = feed.cursor(0);
+    for topic in &topics {
+        client.send(&format!(r#"{{"type":"subscribe","id":"{topic}","topic":"{topic}","since":"{since}"}}"#)).await;
+    }
+    // One of them is read at a time.
+    while client.json().await["type"] != "subscribed" {}
+    for topic in &topics {
+        client.send(&format!(r#"{{"type":"unsubscribe","id":"{topic}"}}"#)).await;
+    }
+    let mut ended = 0;
+    while ended < TOPICS {
+        ended += u64::from(client.json().await["type"] == "unsubscribed");
+    }
+    // Who asks now has its turn behind them.
+    client.send(&format!(r#"{{"type":"subscribe","id":"x","topic":"t0","since":"{since}"}}"#)).await;
+    while client.json().await["type"] != "caught_up" {}
+    let reads = gateway.metric("rowcast_gateway_history_reads_total").await - before;
+    assert!(reads < TOPICS * 3 / 4, "{reads} histories were read");
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn what_comes_at_once_however_much_makes_nobody_fall_behind_who_reads() {
+    let config = "[[endpoint]]\npath = \"/ws/both/\"\ntopics = [\"a\", \"l\"]\n";
+    let gateway = TestGateway::start(&["--queue-bytes", "20000"], config).await;
+    let mut feed = gateway.feed(&["a"]).await;
+    let log = gateway.log(&["l"]).await;
+    let mut both = gateway.connect("/ws/both/").await;
+    let mut client = native(&gateway).await;
+    client.subscribe(r#""topic":"a""#).await;
+    let fill = "x".repeat(1_000);
+    for n in 0..900 {
+        feed.push("a", &format!("{n} {fill}"));
+    }
+    feed.publish().await;
+    for n in 0..900 {
+        let of_it = format!("{n} ");
+        assert!(both.text().await.starts_with(&of_it), "{n}");
+        assert!(client.next("change").await["data"].as_str().unwrap().starts_with(&of_it), "{n}");
+    }
+    assert_eq!(gateway.metric("rowcast_gateway_subscriptions_fell_behind_total").await, 0);
+    drop(log);
     gateway.shutdown.cancel();
 }
 

@@ -101,6 +101,22 @@ async fn page_by_page_it_is_all_there_is_once_and_in_order_from_memory_and_from_
 }
 
 #[tokio::test]
+async fn a_change_among_many_others_is_found_at_once() {
+    let gateway = start(&[]).await;
+    let mut feed = gateway.log(&["quiet", "busy"]).await;
+    for n in 1..=2_000 {
+        feed.insert(if n == 1_500 { "quiet" } else { "busy" }, &n.to_string()).await;
+        tokio::task::yield_now().await;
+    }
+    until_it_is_there(&gateway, &feed).await;
+    let found = page(&gateway, &format!("topic=quiet&since={}", feed.cursor(0))).await;
+    assert_eq!(found["changes"][0]["cursor"], feed.cursor(1_500), "{found}");
+    let rest = page(&gateway, &format!("topic=quiet&since={}", feed.cursor(1_500))).await;
+    assert_eq!(rest, json!({ "changes": [], "cursor": feed.cursor(2_000), "complete": true }));
+    gateway.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn an_answer_has_a_bound_and_a_change_that_is_larger_comes_alone() {
     let gateway = start(&[]).await;
     let mut feed = gateway.log(&["a"]).await;

@@ -15,7 +15,7 @@ use crate::{
     historian,
     hit::Hit,
     hub::{Found, Refusal, Stretch},
-    session::Sessions,
+    session::{Sessions, expiry},
 };
 
 /// Payload bytes in one answer, about: an answer is not to fill the memory while it is not read. One
@@ -93,7 +93,9 @@ impl Sessions {
         let (source, here) = place()?;
         let Some(mut at) = since.clone() else { return Ok(Answer::Page(page(&here, &[], true))) };
         let asked = Instant::now();
-        let (enough, unsure) = (tokio::time::sleep(*wait), tokio::time::sleep(UNSURE.max(*wait)));
+        // What comes when its token has expired is not for it.
+        let left = expiry(claims).map_or(Duration::MAX, |(left, _)| left);
+        let (enough, unsure) = (tokio::time::sleep(left.min(*wait)), tokio::time::sleep(left.min(UNSURE.max(*wait))));
         tokio::pin!(enough, unsure, stop);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut woken = false;
@@ -102,7 +104,10 @@ impl Sessions {
             let found = self.hub.with(|hub| hub.changes_after(source, topics, &at, asked, *limit));
             match self.look(found, &at, *limit).await {
                 Look::Answer(answer) => return Ok(answer),
-                Look::More(through) => at.offset = through,
+                Look::More(through) => {
+                    at.offset = through;
+                    tokio::task::yield_now().await;
+                }
                 Look::Nothing(through) => {
                     at.offset = through;
                     if std::mem::replace(&mut woken, true) {
@@ -130,7 +135,10 @@ impl Sessions {
     /// What has been found in memory; or in the history, where that says so.
     async fn look(&self, found: Found, at: &Cursor, limit: usize) -> Look {
         let subject = match found {
-            Found::Changes(stretch) if stretch.hits.is_empty() => return Look::Nothing(stretch.through),
+            Found::Changes(stretch) if stretch.hits.is_empty() && stretch.is_all => {
+                return Look::Nothing(stretch.through);
+            }
+            Found::Changes(stretch) if stretch.hits.is_empty() => return Look::More(stretch.through),
             Found::Changes(stretch) => return Look::Answer(Answer::Page(self.page_of(at, stretch, limit))),
             Found::Reset(reason, cursor) => return self.reset(reason, cursor),
             Found::Ahead | Found::NotReady => return Look::Unsure,

@@ -143,7 +143,7 @@ impl Route {
     }
 
     /// Whether its members are told of a loss in these topics, instead of getting changes.
-    fn is_told(&self, lost: &[Topic]) -> bool {
+    pub(super) fn is_told(&self, lost: &[Topic]) -> bool {
         !lost.is_empty() && self.key.form.has_cursors() && self.has_one_of(lost)
     }
 

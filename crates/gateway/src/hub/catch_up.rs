@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Backoff, Batch, Cursor, FeedId, Offset, ResetReason, Source, Topic, message};
+use protocol::{Backoff, Cursor, FeedId, Offset, ResetReason, Source, Topic, message};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -70,9 +70,12 @@ impl HubHandle {
                     let Some(turn) = self.with(|hub| hub.turn_to_read(sub)) else { return };
                     // Nobody closes it.
                     let Ok(_turn) = turn.acquire().await else { return };
+                    if self.with(|hub| hub.behind(sub).is_none()) {
+                        return;
+                    }
                     match self.historian.read(subject, after).await {
                         Stretch::Complete { through, hits } if through > after => {
-                            self.replay(sub, after, through, &hits).await;
+                            self.replay(sub, through, &hits).await;
                         }
                         Stretch::Trimmed => self.with(|hub| hub.lost(sub, source)),
                         // The bus is being refilled, or the feed will tell that it has moved on to
@@ -89,10 +92,9 @@ impl HubHandle {
     /// Sends what was read from the history, as long as there is room: while a socket takes nothing,
     /// nothing is held for it. Not what the bus has and this gateway does not yet: if the bus were
     /// lost now, the client would be ahead of everything here.
-    async fn replay(&self, sub: SubKey, after: Offset, through: Offset, hits: &[Hit]) {
+    async fn replay(&self, sub: SubKey, through: Offset, hits: &[Hit]) {
         let through = self.with(|hub| hub.last_for(sub)).map_or(through, |last| through.min(last));
-        let place = |offset| hits.partition_point(|hit| hit.offset() <= offset);
-        let mut hits = &hits[place(after)..place(through).max(place(after))];
+        let mut hits = &hits[..hits.partition_point(|hit| hit.offset() <= through)];
         loop {
             match self.with(|hub| hub.replay(sub, through, hits)) {
                 Some(count) if count < hits.len() => hits = &hits[count..],
@@ -101,6 +103,17 @@ impl HubHandle {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// How many of these changes are about [`STEP_BYTES`].
+fn step(hits: &[Hit]) -> usize {
+    let mut bytes = 0;
+    let is_within = |hit: &&Hit| {
+        let before = bytes;
+        bytes += hit.change.payload.len() + LOOK_BYTES;
+        before < STEP_BYTES
+    };
+    hits.iter().take_while(is_within).count()
 }
 
 /// Why memory cannot serve.
@@ -214,22 +227,63 @@ impl Hub {
         topics: &[Topic],
         after: Offset,
     ) -> Result<Option<(usize, usize)>, Unreadable> {
-        let Some(Behind { source, feed, open, .. }) = self.behind(key).cloned() else { return Ok(None) };
+        let Some(Behind { source, feed, .. }) = self.behind(key).cloned() else { return Ok(None) };
         let Some(view) = self.feeds.get(&source) else { return Ok(None) };
         let Some(batch) = view.recent.after(after).map_err(|_| Unreadable::NotHere)? else { return Ok(None) };
         let batch = Arc::clone(batch);
-        let encoded = self.encoded(key, source, &feed, &batch, topics)?;
+        let name = self.encoded_key(key, source, batch.first - 1, batch.last);
+        let encoded = match self.encoded.get(&name) {
+            Some(encoded) => encoded,
+            None => {
+                let hits = Hit::of_batch(&batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
+                self.encode_behind(name, &feed, hits.iter(), None)
+            }
+        };
+        Ok(self.send_encoded(key, &encoded))
+    }
+
+    fn encoded_key(&self, key: SubKey, source: Source, after: Offset, until: Offset) -> EncodedKey {
+        let it = &self.conns[key.conn.index as usize].subs[key.index as usize];
+        EncodedKey { route: it.route, id: it.id.clone(), source, after, until }
+    }
+
+    /// The frames of changes for a subscription, before a `next` one; built once for all that are alike.
+    fn encode_behind<'a>(
+        &mut self,
+        name: EncodedKey,
+        feed: &FeedId,
+        hits: impl Iterator<Item = &'a Hit>,
+        next: Option<&Hit>,
+    ) -> Rc<Encoded> {
+        let (form, through) = (&self.routes[name.route as usize].key.form, name.until);
+        let hits: Vec<&Hit> = hits.filter(|hit| form.wants(hit)).collect();
+        let form = form.for_subscription(&name.id);
+        let (mut frames, mut parts, mut open) = (Vec::new(), Vec::with_capacity(hits.len()), None);
+        for (place, hit) in hits.iter().enumerate() {
+            let next = hits.get(place + 1).copied().or(next);
+            self.encoder.frame(&mut frames, form, feed, hit, hit.of_tx(next, through));
+            open = hit.then_open(next, through);
+            parts.push(Part { offset: hit.offset(), end: frames.len(), tx: hit.row.as_ref().map(|row| row.tx) });
+        }
+        let encoded = Rc::new(Encoded::new(frames, parts, through, open));
+        self.encoded.put(name, &encoded);
+        encoded
+    }
+
+    /// Sends what it has not had of these frames; how many changes, and bytes.
+    fn send_encoded(&mut self, key: SubKey, encoded: &Encoded) -> Option<(usize, usize)> {
+        let Behind { feed, after, open, .. } = self.behind(key)?.clone();
         self.answer(key.conn.index, key.index, &Cursor::new(feed.clone(), after), true);
         let place = encoded.place_after(after);
         let first = encoded.parts.get(place);
         let ends =
-            |open: &OpenTx| first.map_or(open.last <= batch.last, |first| first.tx.is_none_or(|tx| tx != open.tx));
+            |open: &OpenTx| first.map_or(open.last <= encoded.through, |first| first.tx.is_none_or(|tx| tx != open.tx));
         let ended = open.filter(ends);
         let frames = encoded.from(place);
         let it = &mut self.conns[key.conn.index as usize].subs[key.index as usize];
-        let SubState::Behind(behind) = &mut it.state else { return Ok(None) };
+        let SubState::Behind(behind) = &mut it.state else { return None };
         behind.open = if first.is_some() { encoded.open } else { open.filter(|_| ended.is_none()) };
-        behind.after = batch.last;
+        behind.after = encoded.through;
         let mut end = Vec::new();
         if let Some(open) = ended {
             let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
@@ -239,50 +293,35 @@ impl Hub {
         self.push(key.conn.index, end.into());
         self.push(key.conn.index, frames);
         self.metrics.delivered(count as u64);
-        Ok(Some((count, size)))
+        Some((count, size))
     }
 
-    /// The frames of a batch for a subscription; built once for all that are alike.
-    fn encoded(
-        &mut self,
-        key: SubKey,
-        source: Source,
-        feed: &FeedId,
-        batch: &Batch,
-        topics: &[Topic],
-    ) -> Result<Rc<Encoded>, Unreadable> {
-        let it = &self.conns[key.conn.index as usize].subs[key.index as usize];
-        let (after, until) = (batch.first - 1, batch.last);
-        let name = EncodedKey { route: it.route, id: it.id.clone(), source, after, until };
-        if let Some(encoded) = self.encoded.get(&name) {
-            return Ok(encoded);
-        }
-        let mut hits = Hit::of_batch(batch, topics, batch.first - 1).map_err(|_| Unreadable::Malformed)?;
-        hits.retain(|hit| self.routes[it.route as usize].key.form.wants(hit));
-        let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
-        let (mut frames, mut parts) = (Vec::new(), Vec::with_capacity(hits.len()));
-        for (place, hit) in hits.iter().enumerate() {
-            let of_tx = hit.of_tx(hits.get(place + 1), batch.last);
-            self.encoder.frame(&mut frames, form, feed, hit, of_tx);
-            parts.push(Part { offset: hit.offset(), end: frames.len(), tx: hit.row.as_ref().map(|row| row.tx) });
-        }
-        let open = hits.last().and_then(|last| last.then_open(None, batch.last));
-        let encoded = Rc::new(Encoded::new(frames, parts, batch.last, open));
-        self.encoded.put(name, &encoded);
-        Ok(encoded)
-    }
-
-    /// Sends changes that were read from the history; how many. `None`: it is gone, or has no room.
+    /// Sends the first of these changes, which were read from the history and may begin with some that it has had;
+    /// how many. They are complete up to `through`. `None`: it is gone, or has no room.
     fn replay(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> Option<usize> {
-        let behind = self.behind(key)?;
-        let cursor = Cursor::new(behind.feed.clone(), behind.after);
+        let Behind { source, feed, after, .. } = self.behind(key)?.clone();
         if self.is_full(key.conn) {
             return None;
         }
-        self.answer(key.conn.index, key.index, &cursor, true);
-        let sent = self.send_behind(key, through, hits);
-        self.metrics.resumed_from_history(sent);
-        Some(sent)
+        let route = self.conns[key.conn.index as usize].subs[key.index as usize].route;
+        if self.routes[route as usize].conflating.is_some() {
+            self.answer(key.conn.index, key.index, &Cursor::new(feed, after), true);
+            let had = hits.partition_point(|hit| hit.offset() <= after);
+            let taken = self.send_conflated_behind(key, through, &hits[had..]);
+            self.metrics.resumed_from_history(taken);
+            return Some(had + taken);
+        }
+        // Steps are cut from the beginning of what was read, so all who are served from it share their frames.
+        let (step, rest) = hits.split_at(step(hits));
+        let through = rest.first().map_or(through, |next| next.offset() - 1);
+        if through > after {
+            let name = self.encoded_key(key, source, step.first().map_or(after, |first| first.offset() - 1), through);
+            let encoded = self.encoded.get(&name);
+            let encoded = encoded.unwrap_or_else(|| self.encode_behind(name, &feed, step.iter(), rest.first()));
+            let sent = self.send_encoded(key, &encoded).map_or(0, |(count, _)| count);
+            self.metrics.resumed_from_history(sent);
+        }
+        Some(step.len())
     }
 
     /// Resets it if its feed has never had its cursor; whether that was so.
@@ -326,49 +365,5 @@ impl Hub {
 
     fn is_full(&self, key: ConnKey) -> bool {
         self.conn(key).is_some_and(|conn| conn.full || conn.outbox.bytes() > self.settings.queue_bytes / 2)
-    }
-
-    /// Sends the first of these changes, about [`STEP_BYTES`] of them; how many. They are complete up
-    /// to `through`.
-    fn send_behind(&mut self, key: SubKey, through: Offset, hits: &[Hit]) -> usize {
-        let route = self.conns[key.conn.index as usize].subs[key.index as usize].route;
-        if self.routes[route as usize].conflating.is_some() {
-            return self.send_conflated_behind(key, through, hits);
-        }
-        let conn = &mut self.conns[key.conn.index as usize];
-        let it = &mut conn.subs[key.index as usize];
-        let SubState::Behind(behind) = &mut it.state else { return 0 };
-        let form = self.routes[it.route as usize].key.form.for_subscription(&it.id);
-        let mut frames = Vec::new();
-        if let Some(open) = behind.open
-            && hits.first().map_or(open.last <= through, |first| first.is_after(open))
-        {
-            self.encoder.tx_end(&mut frames, form, &behind.feed, open);
-            behind.open = None;
-        }
-        let mut sent = 0;
-        for (place, hit) in hits.iter().enumerate() {
-            if frames.len() >= STEP_BYTES {
-                break;
-            }
-            if !self.routes[it.route as usize].key.form.wants(hit) {
-                behind.after = hit.offset();
-                sent += 1;
-                continue;
-            }
-            let next = hits.get(place + 1);
-            self.encoder.frame(&mut frames, form, &behind.feed, hit, hit.of_tx(next, through));
-            behind.open = hit.then_open(next, through);
-            behind.after = hit.offset();
-            sent += 1;
-        }
-        if sent == hits.len() {
-            behind.after = behind.after.max(through);
-        }
-        self.metrics.delivered(sent as u64);
-        if !frames.is_empty() {
-            self.push(key.conn.index, frames.into());
-        }
-        sent
     }
 }

@@ -198,7 +198,7 @@ impl Hub {
     /// been sent a part of is sent to its end first.
     fn let_the_slowest_fall_behind(&mut self, number: u32) {
         let stream = self.streams.get(number);
-        let Some(tail) = stream.ring.tail_for(self.settings.queue_bytes) else { return };
+        let Some(tail) = stream.tail_for(self.settings.queue_bytes) else { return };
         let slow: Vec<u32> = stream.slots.iter().filter(|slot| slot.position < tail).map(|slot| slot.conn).collect();
         let all = slow.len() == stream.slots.len();
         for index in slow {
@@ -247,7 +247,10 @@ impl Hub {
         let source = first.map(|mark| mark.source).or(route.key.source);
         let source = source.or_else(|| route.key.topics.iter().find_map(of_topic))?;
         let view = self.feeds.get(&source)?;
-        let (after, open) = first.map_or((route.head(view.last), route.open), |mark| (mark.offset - 1, mark.open));
+        // What it has lost and was not told of is not behind it: then it is told when it has caught up.
+        let torn_after = view.torn_after.filter(|_| route.is_told(&view.untold));
+        let head = torn_after.map_or(route.head(view.last), |torn| torn.min(route.head(view.last)));
+        let (after, open) = first.map_or((head, route.open), |mark| (mark.offset - 1, mark.open));
         Some(Behind { source, feed: view.feed.clone(), after, open, waits_for_room: false })
     }
 

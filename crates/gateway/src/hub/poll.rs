@@ -45,8 +45,8 @@ impl Hub {
         Ok((source, self.feeds[&source].cursor()))
     }
 
-    /// The changes after a cursor, as memory has them: at least one more than `most`, or all. `asked`: when it
-    /// was asked for, since when the cursor is ahead, if it is.
+    /// The changes after a cursor, as memory has them: at least one more than `most`, or all, or as far as one
+    /// look goes. `asked`: when it was asked for, since when the cursor is ahead, if it is.
     pub fn changes_after(
         &self,
         source: Source,

@@ -38,6 +38,8 @@ pub(super) struct Stream {
     /// The sweep goes round and round: each socket gets everything up to the head at the moment it is
     /// written to.
     round: Round,
+    /// Where the head was when the last round was over: who is further back is not the sweep's.
+    settled: u64,
     /// How many are not the sweep's.
     lagging: usize,
     /// Whether it stands in the queue.
@@ -80,7 +82,7 @@ impl Streams {
     /// Whether so many bytes wait somewhere for sockets that may well take them: nothing more should
     /// be taken in before these had their turn.
     pub fn is_pressed(&self, bytes: usize) -> bool {
-        let waits = |stream: &Stream| stream.dirty && !stream.round.is_over() && stream.ring.len() > bytes;
+        let waits = |stream: &Stream| stream.dirty && !stream.round.is_over() && stream.unswept() > bytes;
         self.dirty.iter().any(|stream| self.all.get(*stream as usize).is_some_and(waits))
     }
 
@@ -112,6 +114,17 @@ impl Stream {
     pub fn is_at_head(&self, place: Place) -> bool {
         let slot = self.slot(place);
         !slot.lags && slot.position == self.ring.head()
+    }
+
+    /// Bytes that are still to be written to who is the sweep's. What the ring keeps besides is for those who lag.
+    fn unswept(&self) -> usize {
+        (self.ring.head() - self.settled) as usize
+    }
+
+    /// Where the tail would be if about so many bytes were kept, and no less than the sweep is to write:
+    /// however much has come at once, who has not had its turn is not slow.
+    pub fn tail_for(&self, keep: usize) -> Option<u64> {
+        self.ring.tail_for(keep).filter(|_| self.settled > self.ring.tail()).map(|tail| tail.min(self.settled))
     }
 
     /// From now on the connection's own task or queue writes to it.
@@ -249,6 +262,7 @@ impl Hub {
             if stream.dirty {
                 self.streams.dirty.push_back(number);
             } else {
+                stream.settled = stream.ring.head();
                 stream.forget_what_all_have();
             }
         }
@@ -264,6 +278,7 @@ impl Stream {
             slots: Vec::new(),
             hits: Vec::new(),
             round: Round::default(),
+            settled: 0,
             lagging: 0,
             dirty: false,
         }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, MemoryBus, Retention};
+use bus::{Bus, MemoryBus, Retention, Term};
 use protocol::{
     Batch, Batcher, Catalogue, Cursor, FeedId, Kind, Op, ResetReason, Row, config::Wrap, message::Subscribe,
 };
@@ -20,6 +20,7 @@ use crate::{
     realtime::{Join, Ref, Vsn},
 };
 
+mod behind;
 mod looks;
 
 const SOURCE: Source = Source::Notify;
@@ -33,6 +34,12 @@ fn hub(feed: &FeedId, topics: &[&str]) -> HubHandle {
 }
 
 fn hub_of(source: Source, feed: &FeedId, topics: &[&str]) -> HubHandle {
+    let catalogue = Arc::new(Catalogue::of_channels(topics.iter().map(|name| topic(name))));
+    let bus = Bus::Memory(MemoryBus::new(Retention::default()));
+    hub_over(&bus, source, Start { feed: feed.clone(), last: 0, at: 0, catalogue })
+}
+
+fn hub_over(bus: &Bus, source: Source, start: Start) -> HubHandle {
     let settings = HubSettings {
         queue_bytes: 256 * 1024,
         recent_bytes: 1024 * 1024,
@@ -41,11 +48,9 @@ fn hub_of(source: Source, feed: &FeedId, topics: &[&str]) -> HubHandle {
         stall: Duration::from_secs(60),
         inspect: true,
     };
-    let (metrics, bus) = (Metrics::default(), Bus::Memory(MemoryBus::new(Retention::default())));
-    let hub = HubHandle::new(settings, Historian::start(&bus, metrics.clone()), metrics, 0);
-    let catalogue = Arc::new(Catalogue::of_channels(topics.iter().map(|name| topic(name))));
-    let start = Arc::new(Start { feed: feed.clone(), last: 0, at: 0, catalogue });
-    hub.apply(FeedEvent::Started { source, start });
+    let metrics = Metrics::default();
+    let hub = HubHandle::new(settings, Historian::start(bus, metrics.clone()), metrics, 0);
+    hub.apply(FeedEvent::Started { source, start: Arc::new(start) });
     hub
 }
 

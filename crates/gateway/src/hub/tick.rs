@@ -144,8 +144,10 @@ impl Hub {
         }
         self.expire_channels(key, turn.clock);
         let Some(conn) = self.conn_mut(key) else { return };
-        // A ping when it has been silent for the interval: one that says something needs none.
-        if conn.heard.is_over(turn.ping, now) && conn.pinged.is_over(turn.ping, now) {
+        // A ping when it has been silent for the interval: one that says something needs none. Nor does one
+        // whose socket is full, which shows by what it takes that it lives: the ping would wait behind all of
+        // the ring, and who falls behind takes along what it has to be sent before.
+        if !conn.full && conn.heard.is_over(turn.ping, now) && conn.pinged.is_over(turn.ping, now) {
             conn.pinged = now;
             let ping = conn.speech.ping();
             self.push(key.index, ping);

@@ -16,6 +16,10 @@ const AHEAD: Duration = Duration::from_secs(5);
 /// A listener that has nothing left to publish sends a watermark a second.
 const MARKS_WITHIN: Duration = Duration::from_secs(3);
 
+/// Batches that are looked at in one go, whatever they have: memory may hold a hundred thousand, and each of a
+/// hundred topics is looked for in each.
+const BATCHES: usize = 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct View {
@@ -60,10 +64,14 @@ impl View {
         }
     }
 
-    /// The changes of some topics after an offset, as memory has them: at least so many, or all.
+    /// The changes of some topics after an offset, as memory has them: at least so many, or all, or as far as
+    /// one look goes.
     pub(super) fn stretch_after(&self, topics: &[Topic], after: Offset, most: usize) -> Result<Stretch, Unreadable> {
         let mut stretch = Stretch { hits: Vec::new(), through: after, is_all: false };
-        while stretch.hits.len() < most {
+        for _ in 0..BATCHES {
+            if stretch.hits.len() >= most {
+                break;
+            }
             let Some(batch) = self.recent.after(stretch.through).map_err(|_| Unreadable::NotHere)? else {
                 stretch.is_all = true;
                 break;
@@ -111,6 +119,32 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_looks_for_what_is_seldom_looks_at_so_much_at_a_time() {
+        let (feed, [busy, quiet]) = (FeedId::random(), ["busy", "quiet"].map(|name| Topic::new(name).unwrap()));
+        let start = Start { feed: feed.clone(), last: 0, at: 0, catalogue: Arc::default() };
+        let (mut view, mut batcher) = (View::new(&start, 1024 * 1024), protocol::Batcher::new(feed, 1, 0));
+        for n in 1..=4_000 {
+            let topic = if n == 3_900 { &quiet } else { &busy };
+            batcher.push(topic, 0, protocol::Kind::Json, b"{}");
+            let batch = batcher.take(0);
+            view.advance(&batch, Instant::now());
+            view.recent.push(Arc::new(batch));
+        }
+        let (mut after, mut found, mut looks) = (0, Vec::new(), 0);
+        loop {
+            let stretch = view.stretch_after(std::slice::from_ref(&quiet), after, 10).ok().unwrap();
+            assert!(stretch.through - after <= 1_100, "from {after} to {}", stretch.through);
+            found.extend(stretch.hits.iter().map(Hit::offset));
+            (after, looks) = (stretch.through, looks + 1);
+            if stretch.is_all {
+                break;
+            }
+        }
+        assert_eq!((found, after), (vec![3_900], 4_000));
+        assert!(looks < 10, "{looks}");
+    }
 
     #[test]
     fn a_cursor_ahead_of_the_log_is_denied_by_steady_watermarks_alone() {
