@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bus::Bus;
 use protocol::{Source, config::Config};
 use service::{SettingsError, postgres::PostgresSettings, systemd::Pulse};
@@ -214,6 +214,11 @@ impl Gateway {
             () = shutdown.cancelled() => {}
             Some(ended) = shards.join_next() => {
                 ended?.context("a shard has panicked")?.context("a shard cannot run")?;
+            }
+            // Without one of them clients would wait for ever, and everything else would look alive.
+            Some(ended) = feeding_tasks.join_next() => {
+                ended.context("a feed has panicked")?;
+                bail!("a feed has ended");
             }
         }
         readiness.drain();
