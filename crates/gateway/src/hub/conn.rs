@@ -60,7 +60,8 @@ pub(super) struct Conn {
     pub room: Option<Rc<Notify>>,
     /// Lets one of its subscriptions at a time read the history; made when the first one wants to.
     pub reading: Option<Rc<Semaphore>>,
-    /// Since when it is being closed; nothing more is sent then.
+    /// Since when it is being closed, or has last taken something of what comes before that; nothing more is
+    /// sent then.
     pub closing: Option<Moment>,
     /// Whether the client's close frame has come. The server hangs up first (RFC 6455, 7.1.1).
     pub said_goodbye: bool,

@@ -12,7 +12,7 @@ use super::{
     moment::{Moment, steps},
 };
 
-/// How long a client has to answer a close frame.
+/// How long a client has to answer a close frame, once it no longer takes what comes before that.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
 /// How often a native client gets a watermark if it does not ask for another interval.

@@ -113,8 +113,9 @@ impl Hub {
             }
         };
         if conn.full && written > 0 {
-            // It reads, however slowly; its pong may have to wait behind all that.
+            // It reads, however slowly; its pong may have to wait behind all that, and so may its close frame.
             conn.heard = now;
+            conn.closing = conn.closing.map(|_| now);
         }
         conn.took(flushed, written, now);
         conn.full = flushed == Flushed::Full;

@@ -126,3 +126,51 @@ async fn a_crowd_that_resumes_from_the_history_shares_its_frames() {
     };
     tokio::task::LocalSet::new().run_until(resume).await;
 }
+
+#[tokio::test]
+async fn who_reads_slowly_gets_its_close_frame_however_long_that_takes() {
+    let feed = FeedId::random();
+    let hub = hub(&feed, &["t"]);
+    let mut batcher = Batcher::new(feed, 1, 0);
+    let reads_slowly = async {
+        let mut client = one_who_lags(&hub, &mut batcher, 1, 200 * 1024).await.remove(0);
+        let key = hub.with(|hub| hub.keys()[0]);
+        hub.with(|hub| hub.close(key, Close::TryAgainLater, "too slow"));
+        let writer = hub.clone();
+        tokio::task::spawn_local(
+            async move { writer.writing_for(key, std::pin::pin!(std::future::pending::<()>())).await },
+        );
+        let (mut text, mut seconds, started) = (Vec::new(), 0, Instant::now());
+        while !text.ends_with(b"too slow") {
+            assert!(started.elapsed() < Duration::from_secs(10), "it ends: {} bytes", text.len());
+            let mut bytes = [0; 4_096];
+            match std::io::Read::read(&mut client, &mut bytes) {
+                Ok(count @ 1..) => {
+                    text.extend_from_slice(&bytes[..count]);
+                    // A second goes by.
+                    seconds += 1;
+                    hub.with(|hub| {
+                        hub.started -= Duration::from_secs(1);
+                        hub.tick();
+                    });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                ended => panic!("{ended:?} after {} bytes and {seconds} s", text.len()),
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(seconds > 10, "{seconds}");
+        // It does not answer, and is not waited for any longer.
+        hub.with(|hub| {
+            hub.started -= Duration::from_secs(10);
+            hub.tick();
+        });
+        let cut = async {
+            while !matches!(std::io::Read::read(&mut client, &mut [0]), Ok(0)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), cut).await.unwrap();
+    };
+    tokio::task::LocalSet::new().run_until(reads_slowly).await;
+}
